@@ -1,0 +1,12 @@
+//! Picks the board and the linker scripts.
+
+fn main() {
+    let boards = std::env::var("DEP_PLEACH_MCU_BOARDS").expect("pleach-mcu publishes it");
+    println!("cargo:rustc-link-search={boards}/mps2-an386");
+    println!("cargo:rerun-if-changed={boards}/mps2-an386/memory.x");
+    println!("cargo:rustc-link-arg-bins=--nmagic");
+    println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    if std::env::var_os("CARGO_FEATURE_DEFMT").is_some() {
+        println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
+    }
+}

@@ -1,0 +1,116 @@
+//! What the host sends at run time: lines of standard input or of a file.
+
+use core::ffi::CStr;
+use semihosting::experimental::env::{Args, args};
+use semihosting::fs::File;
+use semihosting::io::{self, Read, Stdin};
+
+/// Where lines come from.
+enum Source {
+    Stdin(Stdin),
+    File(File),
+}
+
+/// Reads lines into one buffer of `N` bytes.
+pub struct Lines<const N: usize> {
+    source: Source,
+    buffer: [u8; N],
+    /// Bytes of `buffer` that are filled.
+    filled: usize,
+    /// Bytes of `buffer` that were handed out.
+    taken: usize,
+}
+
+/// Why a line could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum InputError {
+    /// The host refused to open or read.
+    Host,
+    /// A line is longer than the buffer.
+    TooLong,
+    /// A line is not UTF-8.
+    Utf8,
+}
+
+impl<const N: usize> Lines<N> {
+    /// Lines of standard input.
+    pub fn stdin() -> Result<Self, InputError> {
+        Ok(Self::new(Source::Stdin(
+            io::stdin().map_err(|_| InputError::Host)?,
+        )))
+    }
+
+    /// Lines of a file on the host.
+    pub fn file(path: &CStr) -> Result<Self, InputError> {
+        Ok(Self::new(Source::File(
+            File::open(path).map_err(|_| InputError::Host)?,
+        )))
+    }
+
+    /// Lines of the file that the first argument names, else of standard input.
+    pub fn from_args() -> Result<Self, InputError> {
+        let mut path = [0; 256];
+        match first_arg(&mut path) {
+            Some(path) => Self::file(path),
+            None => Self::stdin(),
+        }
+    }
+
+    const fn new(source: Source) -> Self {
+        Self {
+            source,
+            buffer: [0; N],
+            filled: 0,
+            taken: 0,
+        }
+    }
+
+    /// The next line without its end, or `None` after the last.
+    pub fn next_line(&mut self) -> Result<Option<&str>, InputError> {
+        self.buffer.copy_within(self.taken..self.filled, 0);
+        self.filled -= self.taken;
+        self.taken = 0;
+        let mut searched = 0;
+        let end = loop {
+            if let Some(at) = self.buffer[searched..self.filled]
+                .iter()
+                .position(|&b| b == b'\n')
+            {
+                self.taken = searched + at + 1;
+                break searched + at;
+            }
+            searched = self.filled;
+            match self.read()? {
+                0 if self.filled == 0 => return Ok(None),
+                0 => {
+                    self.taken = self.filled;
+                    break self.filled;
+                }
+                n => self.filled += n,
+            }
+        };
+        let line = core::str::from_utf8(&self.buffer[..end]).map_err(|_| InputError::Utf8)?;
+        Ok(Some(line.trim_end_matches('\r')))
+    }
+
+    fn read(&mut self) -> Result<usize, InputError> {
+        let room = &mut self.buffer[self.filled..];
+        if room.is_empty() {
+            return Err(InputError::TooLong);
+        }
+        match &mut self.source {
+            Source::Stdin(s) => s.read(room),
+            Source::File(f) => f.read(room),
+        }
+        .map_err(|_| InputError::Host)
+    }
+}
+
+/// The first argument after the program's name (QEMU: `-semihosting-config arg=intent,arg=FILE`).
+fn first_arg(out: &mut [u8; 256]) -> Option<&CStr> {
+    let args: Args<256> = args().ok()?;
+    let arg = (&args).into_iter().nth(1)?.ok()?;
+    out.get_mut(..arg.len())?.copy_from_slice(arg.as_bytes());
+    CStr::from_bytes_until_nul(out).ok()
+}
