@@ -1,0 +1,101 @@
+//! Where things lie, and how a step runs a command.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What every step is given.
+pub(crate) struct Context {
+    /// The repository.
+    pub(crate) root: PathBuf,
+    /// The one target folder: excluded crates share it.
+    pub(crate) target: PathBuf,
+    /// Larger products of modes, seeds and sentences.
+    pub(crate) full: bool,
+}
+
+impl Context {
+    pub(crate) fn new(full: bool) -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = here.ancestors().nth(2).unwrap_or(here).to_path_buf();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(dir) => root.join(dir),
+            None => root.join("target"),
+        };
+        Self { root, target, full }
+    }
+
+    /// A cargo command at the root, with the shared target folder.
+    pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
+        let mut c = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        c.args(args).env("CARGO_TARGET_DIR", &self.target);
+        // A linker for the one hosted cross target; the others link with rust-lld.
+        c.env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+            "aarch64-linux-gnu-gcc",
+        );
+        if self.full {
+            c.env("PLEACH_FULL", "1");
+        }
+        c
+    }
+
+    /// Any command at the root.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut c = Command::new(program);
+        c.current_dir(&self.root);
+        c
+    }
+
+    /// A built file, e.g. `("thumbv7em-none-eabihf/release", "intent")`.
+    pub(crate) fn built(&self, folder: &str, name: &str) -> PathBuf {
+        self.target.join(folder).join(name)
+    }
+}
+
+/// The command as one would type it.
+pub(crate) fn shown(c: &Command) -> String {
+    let program = Path::new(c.get_program())
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let mut line = program.into_owned();
+    for a in c.get_args() {
+        line.push(' ');
+        line.push_str(&a.to_string_lossy());
+    }
+    line
+}
+
+/// Runs a command with its output streamed.
+pub(crate) fn stream(mut c: Command) -> Result<(), String> {
+    println!("$ {}", shown(&c));
+    let status = c.status().map_err(|e| format!("{}: {e}", shown(&c)))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{} ({status})", shown(&c)))
+    }
+}
+
+/// Runs a command; its standard output is the result, standard error is streamed.
+pub(crate) fn capture(mut c: Command) -> Result<String, String> {
+    let out = c
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("{}: {e}", shown(&c)))?;
+    if !out.status.success() {
+        return Err(format!("{} ({})", shown(&c), out.status));
+    }
+    String::from_utf8(out.stdout).map_err(|_| format!("{}: output is not UTF-8", shown(&c)))
+}
+
+/// Runs a command and says nothing: whether it succeeded.
+pub(crate) fn quiet(mut c: Command) -> bool {
+    c.stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+}

@@ -1,0 +1,122 @@
+//! Other targets: the core builds, and an emulated aarch64 gives the native bits.
+
+use crate::context::{Context, capture, stream};
+use std::process::Command;
+
+pub(crate) const M0: &str = "thumbv6m-none-eabi";
+pub(crate) const M4: &str = "thumbv7em-none-eabihf";
+pub(crate) const RV32: &str = "riscv32imac-unknown-none-elf";
+pub(crate) const AARCH64: &str = "aarch64-unknown-linux-gnu";
+
+/// Pi 3 and 4; Pi 5 and Orin (dotprod, fp16); everything that QEMU has (i8mm).
+const CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
+
+/// The core for each target: without features, with the default ones, with all that the target allows
+/// (`std` needs an operating system).
+pub(crate) fn core_builds(cx: &Context) -> Result<(), String> {
+    for target in [M0, M4, RV32, AARCH64] {
+        let most: &[&str] = if target == AARCH64 {
+            &["--all-features"]
+        } else {
+            &["--features", "defmt"]
+        };
+        for features in [&["--no-default-features"][..], &[], most] {
+            let args = ["build", "--release", "-p", "pleach", "--target", target];
+            stream(cx.cargo(args.iter().chain(features)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rustdoc, every warning an error.
+pub(crate) fn docs(cx: &Context) -> Result<(), String> {
+    for args in [
+        "doc --no-deps --workspace",
+        "doc --no-deps -p pleach --all-features",
+    ] {
+        let mut c = cx.cargo(args.split(' '));
+        c.env("RUSTDOCFLAGS", "-D warnings");
+        stream(c)?;
+    }
+    Ok(())
+}
+
+/// What `cargo run --release` builds.
+pub(crate) fn default_binary_is_small(cx: &Context) -> Result<(), String> {
+    let tree = capture(cx.cargo(
+        "tree --package pleach-cli --edges normal,build --prefix none --format {p}".split(' '),
+    ))?;
+    let mut crates: Vec<&str> = tree
+        .lines()
+        .map(|l| l.trim_end_matches(" (*)"))
+        .filter(|l| !l.is_empty())
+        .collect();
+    crates.sort_unstable();
+    crates.dedup();
+    println!("{} crates", crates.len());
+    if crates.len() > 150 {
+        return Err(format!("{} crates, more than 150", crates.len()));
+    }
+    let builds_c = |c: &&&str| {
+        let name = c.split(' ').next().unwrap_or_default();
+        matches!(name, "cc" | "cmake" | "bindgen" | "pkg-config" | "vcpkg")
+    };
+    match crates.iter().find(builds_c) {
+        Some(c) => Err(format!(
+            "{c} builds C: a fresh machine has no compiler for it"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// `tests/parity`'s `hashes` prints a hash per blob and mode; each emulated CPU must print the same.
+pub(crate) fn hashes(cx: &Context) -> Result<(), String> {
+    let build = "build --release --manifest-path tests/parity/Cargo.toml --bin hashes";
+    stream(cx.cargo(build.split(' ')))?;
+    stream(cx.cargo(build.split(' ').chain(["--target", AARCH64])))?;
+    let native = capture(cx.command(cx.built("release", "hashes")))?;
+    print!("{native}");
+    if native.trim().is_empty() {
+        return Err("tests/parity's hashes printed nothing".into());
+    }
+    for cpu in CPUS {
+        let mut c: Command = cx.command("qemu-aarch64");
+        c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
+            .arg(cx.built(&format!("{AARCH64}/release"), "hashes"));
+        let emulated = capture(c)?;
+        if let Some((n, e)) = first_difference(&native, &emulated) {
+            return Err(format!(
+                "qemu-aarch64 -cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"
+            ));
+        }
+        println!(
+            "qemu-aarch64 -cpu {cpu}: {} lines, all as native",
+            native.lines().count()
+        );
+    }
+    Ok(())
+}
+
+/// The first line in which two texts differ, one side empty where it ends early.
+pub(crate) fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(&'a str, &'a str)> {
+    let (mut a, mut b) = (a.lines(), b.lines());
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (x, y) if x == y => {}
+            (x, y) => return Some((x.unwrap_or(""), y.unwrap_or(""))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_difference;
+
+    #[test]
+    fn differences() {
+        assert_eq!(first_difference("a\nb\n", "a\nb"), None);
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some(("b", "c")));
+        assert_eq!(first_difference("a\n", "a\nc\n"), Some(("", "c")));
+    }
+}

@@ -1,0 +1,109 @@
+//! `cargo xtask`: the project's own commands. `cargo xtask --help` lists them.
+
+mod blobs;
+mod context;
+mod cross;
+mod firmware;
+mod install;
+mod nopanic;
+mod qemu;
+mod scan;
+mod steps;
+mod summary;
+
+use clap::{Parser, Subcommand};
+use context::Context;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the tests: all steps, or those named
+    #[command(after_help = steps::help(), after_long_help = steps::help())]
+    Test {
+        /// Install what is missing (rustup; apt-get as root). Every command is shown before it runs
+        #[arg(long)]
+        install: bool,
+        /// Larger products of modes, seeds and sentences (sets PLEACH_FULL=1 for the tests)
+        #[arg(long)]
+        full: bool,
+        /// Steps to run, in the order of the list below
+        #[arg(value_name = "STEP", hide_possible_values = true, value_parser = steps::parser())]
+        steps: Vec<String>,
+    },
+    /// Pack the intent model again: the demo's blob and the firmware's
+    DemoBlob,
+    /// Run a firmware in QEMU and print its log, decoded (the runner of examples/intent)
+    Qemu {
+        /// The firmware
+        elf: PathBuf,
+        /// Sentences; without any, standard input is the firmware's
+        sentences: Vec<String>,
+    },
+    /// Build the intent firmware, send it sentences and compare every bit with the native run
+    Firmware {
+        /// How many held-back sentences to send
+        #[arg(long, default_value_t = firmware::COUNT)]
+        count: usize,
+        /// Which ones: the seed of the choice
+        #[arg(long, default_value_t = firmware::SEED)]
+        seed: u64,
+        /// Write the output to examples/intent/expected.txt instead of comparing with it
+        #[arg(long)]
+        bless: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Test {
+            install,
+            full,
+            steps,
+        } => {
+            return steps::test(&Context::new(full), install, &steps);
+        }
+        Command::DemoBlob => blobs::pack_all(&Context::new(false)),
+        Command::Qemu { elf, sentences } => return qemu_command(&elf, &sentences),
+        Command::Firmware { count, seed, bless } => {
+            firmware::run(&Context::new(false), count, seed, bless)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn qemu_command(elf: &std::path::Path, sentences: &[String]) -> ExitCode {
+    let input = match sentences {
+        [] => qemu::Input::Inherit,
+        s => qemu::Input::Bytes(
+            s.iter()
+                .flat_map(|s| [s.as_bytes(), b"\n"].concat())
+                .collect(),
+        ),
+    };
+    let args: &[OsString] = &[];
+    match qemu::run(elf, args, input, &mut |line| println!("{line}")) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

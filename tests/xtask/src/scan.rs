@@ -1,0 +1,195 @@
+//! What the compiler made of the core: no fused multiply-add, and how much code.
+
+use crate::context::{Context, capture, stream};
+use crate::cross::{AARCH64, M4};
+use crate::install::objdump;
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use std::path::{Path, PathBuf};
+
+/// The targets that have the instruction, each with the option that gives it to the compiler.
+const TARGETS: [(&str, &str); 3] = [
+    ("x86_64-unknown-linux-gnu", "x86-64-v3"),
+    (AARCH64, "generic"),
+    (M4, "cortex-m4"),
+];
+
+/// A function that fuses, to show that the scan would see it. The compiler knows `fmaf`: where the target
+/// has the instruction, the call becomes one.
+const CONTROL: &str = "#![no_std]
+unsafe extern \"C\" { safe fn fmaf(a: f32, b: f32, c: f32) -> f32; }
+#[unsafe(no_mangle)]
+pub fn fuses(a: f32, b: f32, c: f32) -> f32 { fmaf(a, b, c) }
+";
+
+/// Compiles the core alone for each target and reads its disassembly.
+pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
+    let dir = cx.target.join("fma");
+    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    for (target, cpu) in TARGETS {
+        let object = dir.join(format!("pleach-{target}.o"));
+        let emit = format!("--emit=obj={}", object.display());
+        let cpu = format!("-Ctarget-cpu={cpu}");
+        let build = [
+            "rustc",
+            "--release",
+            "-p",
+            "pleach",
+            "--lib",
+            "--target",
+            target,
+            "--",
+        ];
+        let options = ["-Ccodegen-units=1", &cpu, &emit];
+        stream(cx.cargo(build.iter().chain(&options)))?;
+        let found = fused(&disassembly(cx, &object)?);
+        if let Some(f) = found.first() {
+            return Err(format!(
+                "{target}: {} fused operations, the first: {f}",
+                found.len()
+            ));
+        }
+
+        let control = dir.join(format!("control-{target}.o"));
+        compile_control(cx, &dir, target, &cpu, &control)?;
+        if fused(&disassembly(cx, &control)?).is_empty() {
+            return Err(format!(
+                "{target}: the scan does not find the control's fmaf"
+            ));
+        }
+        println!("{target}: none in the core, found in the control");
+    }
+    Ok(())
+}
+
+fn compile_control(
+    cx: &Context,
+    dir: &Path,
+    target: &str,
+    cpu: &str,
+    object: &Path,
+) -> Result<(), String> {
+    let source = dir.join("control.rs");
+    std::fs::write(&source, CONTROL).map_err(|e| format!("{}: {e}", source.display()))?;
+    let mut c = cx.command("rustc");
+    c.args([
+        "--edition=2024",
+        "--crate-type=lib",
+        "-O",
+        "--target",
+        target,
+        cpu,
+    ])
+    .arg(format!("--emit=obj={}", object.display()))
+    .arg(&source);
+    stream(c)
+}
+
+fn disassembly(cx: &Context, object: &Path) -> Result<String, String> {
+    let tool: PathBuf = objdump(cx).ok_or("llvm-objdump is missing")?;
+    let mut c = cx.command(tool);
+    c.args(["--disassemble", "--reloc", "--no-show-raw-insn"])
+        .arg(object);
+    let text = capture(c)?;
+    if text.lines().count() < 5 {
+        return Err(format!("{}: nothing to disassemble", object.display()));
+    }
+    Ok(text)
+}
+
+/// Lines with an instruction that rounds a product and a sum once, or a reference to C's `fma`.
+fn fused(disassembly: &str) -> Vec<String> {
+    disassembly
+        .lines()
+        .filter(|l| l.split_whitespace().any(is_fused))
+        .map(tidy)
+        .collect()
+}
+
+/// Mnemonics and symbols. Integer multiply-adds (`mla`, `madd`, `vpmaddwd`, `smlad`) are exact and allowed;
+/// `vmla.f32` rounds twice but is refused too, for parts that fuse it.
+fn is_fused(word: &str) -> bool {
+    const FLOAT: [&str; 4] = ["vmla.f", "vmls.f", "vnmla.f", "vnmls.f"];
+    const START: [&str; 12] = [
+        "vfmadd", "vfmsub", "vfnmadd", "vfnmsub", "fmadd", "fmsub", "fnmadd", "fnmsub", "fmla",
+        "fmls", "vfma", "vfms",
+    ];
+    const ARM: [&str; 2] = ["vfnma", "vfnms"];
+    const CALLS: [&str; 3] = ["fma", "fmaf", "fmaf16"];
+    let symbol = word
+        .trim_start_matches('<')
+        .split(['-', '+', '@', '>'])
+        .next()
+        .unwrap_or(word);
+    START
+        .iter()
+        .chain(&ARM)
+        .chain(&FLOAT)
+        .any(|m| word.starts_with(m))
+        || CALLS.contains(&symbol)
+}
+
+fn tidy(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Bytes of code in an ELF.
+pub(crate) struct Code {
+    /// All of `.text`.
+    pub(crate) text: u64,
+    /// Its functions whose names are the core's; the rest was inlined elsewhere or is not the core.
+    pub(crate) core: u64,
+}
+
+/// Sizes from the section and symbol tables.
+pub(crate) fn code(elf: &Path) -> Result<Code, String> {
+    let bytes = std::fs::read(elf).map_err(|e| format!("{}: {e}", elf.display()))?;
+    let file = object::File::parse(&*bytes).map_err(|e| format!("{}: {e}", elf.display()))?;
+    let text = file
+        .section_by_name(".text")
+        .ok_or("the firmware has no .text")?;
+    let core = file
+        .symbols()
+        .filter(|s| s.kind() == SymbolKind::Text)
+        // Both manglings write the crate's name after its length.
+        .filter(|s| s.name().is_ok_and(|n| n.contains("6pleach")))
+        .map(|s| s.size())
+        .sum();
+    Ok(Code {
+        text: text.size(),
+        core,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fused;
+
+    #[test]
+    fn finds_fused_instructions_of_each_target() {
+        for line in [
+            " 1f: vfmadd213ss %xmm2, %xmm1, %xmm0",
+            "  4: fmadd s0, s0, s1, s2",
+            "  8: fmla v0.4s, v1.4s, v2.4s",
+            "  c: vfma.f32 s4, s0, s2",
+            "  c: vmla.f32 s4, s0, s2",
+            "\t\t0000000000000012:  R_X86_64_PLT32\tfmaf-0x4",
+            "  0: bl 0x0 <fmaf>",
+        ] {
+            assert_eq!(fused(line).len(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn leaves_other_arithmetic_alone() {
+        for line in [
+            " 1f: vpmaddwd %ymm2, %ymm1, %ymm0",
+            "  4: madd x0, x1, x2, x3",
+            "  8: mla v0.4s, v1.4s, v2.4s",
+            "  c: vmul.f32 s4, s0, s2",
+            "  c: vmla.i32 q0, q1, q2",
+            "00000000 <_ZN6pleach4math6formatE>:",
+        ] {
+            assert_eq!(fused(line).len(), 0, "{line}");
+        }
+    }
+}

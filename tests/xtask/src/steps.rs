@@ -1,0 +1,214 @@
+//! The steps of `cargo xtask test`: a table, and the loop over it.
+
+use crate::context::{Context, stream};
+use crate::install::{self, Need};
+use crate::summary::{Outcome, Row, exit_code, table};
+use crate::{cross, firmware, nopanic, scan};
+use clap::builder::PossibleValuesParser;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A row of the test run.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    /// What it shows, for `--help`.
+    pub(crate) what: &'static str,
+    /// What must be installed; without it the step is skipped.
+    pub(crate) needs: &'static [Need],
+    pub(crate) run: Run,
+}
+
+/// What a step does.
+pub(crate) enum Run {
+    /// Cargo commands, as one types them at the root.
+    Cargo(&'static [&'static str]),
+    /// More than a list of commands.
+    Code(fn(&Context) -> Result<(), String>),
+}
+
+const M0: Need = Need::Target(cross::M0);
+const M4: Need = Need::Target(cross::M4);
+const RV32: Need = Need::Target(cross::RV32);
+const AARCH64: Need = Need::Target(cross::AARCH64);
+
+/// Cheap steps first, then those that build.
+pub(crate) static STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        what: "rustfmt, the crates outside the workspace too",
+        needs: &[Need::Rustfmt],
+        run: Run::Cargo(&[
+            "fmt --all --check",
+            "fmt --manifest-path hosts/mcu/Cargo.toml --check",
+            "fmt --manifest-path examples/intent/Cargo.toml --check",
+            "fmt --manifest-path tests/cross/nopanic/Cargo.toml --check",
+        ]),
+    },
+    Step {
+        name: "crates",
+        what: "the default binary: at most 150 crates, none that needs a C compiler",
+        needs: &[],
+        run: Run::Code(cross::default_binary_is_small),
+    },
+    Step {
+        name: "clippy",
+        what: "no warning, on every crate and its target",
+        needs: &[Need::Clippy, M0, M4],
+        run: Run::Cargo(&[
+            "clippy --workspace --all-targets -- -D warnings",
+            "clippy -p pleach --no-default-features -- -D warnings",
+            "clippy -p pleach --all-features -- -D warnings",
+            "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+            "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
+            "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+            "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
+            "clippy --manifest-path tests/cross/nopanic/Cargo.toml --target thumbv6m-none-eabi -- -D warnings",
+        ]),
+    },
+    Step {
+        name: "test",
+        what: "unit, property, command-line and doc tests",
+        needs: &[],
+        run: Run::Cargo(&["test --workspace --exclude parity"]),
+    },
+    Step {
+        name: "parity",
+        what: "PEFT's numbers and tokens, and one hash over all modes",
+        needs: &[],
+        run: Run::Cargo(&["test -p parity"]),
+    },
+    Step {
+        name: "docs",
+        what: "rustdoc without a warning",
+        needs: &[],
+        run: Run::Code(cross::docs),
+    },
+    Step {
+        name: "targets",
+        what: "the core builds for thumbv6m, thumbv7em, riscv32imac, aarch64, with each feature",
+        needs: &[M0, M4, RV32, AARCH64],
+        run: Run::Code(cross::core_builds),
+    },
+    Step {
+        name: "fma",
+        what: "no fused multiply-add in the core's objects: x86-64-v3, aarch64, thumbv7em",
+        needs: &[M4, AARCH64, Need::Objdump],
+        run: Run::Code(scan::no_fused_multiply_add),
+    },
+    Step {
+        name: "nopanic",
+        what: "every public entry links without a panic path and without a heap: thumbv6m, thumbv7em",
+        needs: &[M0, M4],
+        run: Run::Code(nopanic::links),
+    },
+    Step {
+        name: "aarch64",
+        what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a76, max) are the native ones",
+        needs: &[
+            AARCH64,
+            Need::AARCH64_LINKER,
+            Need::AARCH64_LIBC,
+            Need::QEMU_AARCH64,
+        ],
+        run: Run::Code(cross::hashes),
+    },
+    Step {
+        name: "firmware",
+        what: "the intent model on a Cortex-M4F in QEMU: bits, RAM, code size",
+        needs: &[M4, Need::QEMU_ARM],
+        run: Run::Code(firmware::step),
+    },
+];
+
+/// The list of steps for `--help`.
+pub(crate) fn help() -> String {
+    let mut h = String::from("Steps:\n");
+    for s in STEPS {
+        h.push_str(&format!("  {:<10} {}\n", s.name, s.what));
+    }
+    h + "\nExit codes: 0 all passed · 1 a step failed · 3 a step was skipped because a tool is missing"
+}
+
+/// Accepts the names of steps.
+pub(crate) fn parser() -> PossibleValuesParser {
+    PossibleValuesParser::new(STEPS.iter().map(|s| s.name))
+}
+
+/// Runs the steps in `only`, or all.
+pub(crate) fn test(cx: &Context, may_install: bool, only: &[String]) -> ExitCode {
+    let steps: Vec<&Step> = STEPS
+        .iter()
+        .filter(|s| only.is_empty() || only.iter().any(|o| o == s.name))
+        .collect();
+    if may_install {
+        let all: Vec<Need> = steps.iter().flat_map(|s| missing(cx, s)).collect();
+        install::install(cx, &all);
+    }
+    let rows: Vec<Row> = steps.iter().map(|s| run(cx, s)).collect();
+    println!("{}", table(&rows));
+    ExitCode::from(exit_code(&rows))
+}
+
+fn missing(cx: &Context, step: &Step) -> Vec<Need> {
+    step.needs
+        .iter()
+        .copied()
+        .filter(|n| !n.present(cx))
+        .collect()
+}
+
+fn run(cx: &Context, step: &'static Step) -> Row {
+    println!("\n== {}: {}", step.name, step.what);
+    let start = Instant::now();
+    let missing = missing(cx, step);
+    let outcome = if missing.is_empty() {
+        let result = match step.run {
+            Run::Cargo(lines) => lines
+                .iter()
+                .try_for_each(|l| stream(cx.cargo(l.split(' ')))),
+            Run::Code(f) => f(cx),
+        };
+        match result {
+            Ok(()) => Outcome::Passed,
+            Err(e) => {
+                println!("{} failed: {e}", step.name);
+                Outcome::Failed(e.lines().next().unwrap_or_default().to_owned())
+            }
+        }
+    } else {
+        let line = install::advice(cx, &missing);
+        println!("skipped; to install what is missing: {line}");
+        Outcome::Skipped(line)
+    };
+    Row {
+        step: step.name,
+        outcome,
+        time: start.elapsed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_the_table() {
+        for (i, s) in STEPS.iter().enumerate() {
+            assert!(s.name.len() <= 10, "{}", s.name);
+            assert!(STEPS[..i].iter().all(|o| o.name != s.name), "{}", s.name);
+        }
+    }
+
+    #[test]
+    fn command_lines_have_single_spaces() {
+        for s in STEPS {
+            if let Run::Cargo(lines) = s.run {
+                assert!(
+                    lines.iter().all(|l| l.split(' ').all(|w| !w.is_empty())),
+                    "{}",
+                    s.name
+                );
+            }
+        }
+    }
+}
