@@ -1,0 +1,79 @@
+//! The tokenizer of a blob: byte-level BPE, read where it lies, without a heap.
+//!
+//! [`Tokenizer::parse`] checks a section once, in const; [`Tokenizer::encode`] turns text into tokens in
+//! buffers of the caller; [`Decoder`] turns tokens into text, token by token, and never splits a
+//! character. Both give exactly the answers of the `tokenizers` crate for the same `tokenizer.json`.
+//!
+//! ```
+//! use pleach::tokenizer::{Decoder, EncodeOptions, SpecialTokens, Tokenizer, example};
+//!
+//! const TOKENIZER: Tokenizer<'static> = match Tokenizer::parse(&example::SECTION) {
+//!     Ok(t) => t,
+//!     Err(e) => panic!("{}", e.why()),
+//! };
+//! let (mut scratch, mut tokens) = ([0; Tokenizer::scratch_len(16)], [0; 32]);
+//! let n = TOKENIZER.encode("hello, hello!", EncodeOptions::DEFAULT, &mut scratch, &mut tokens)?;
+//!
+//! let mut decoder = Decoder::new(TOKENIZER, SpecialTokens::Keep);
+//! let mut text = String::new();
+//! for &token in &tokens[..n] {
+//!     text.extend(decoder.push(token));
+//! }
+//! text.extend(decoder.finish());
+//! assert_eq!(text, "hello, hello!");
+//! # Ok::<(), pleach::Error>(())
+//! ```
+//!
+//! # The section, version 1
+//!
+//! Little-endian; the tables follow the [`format::Header`] without gaps in this order, and their lengths
+//! add up to the section's. *id* is a `u16` or a `u32`, as the header's `width` says; "no token" is all
+//! ones. `V`, `M`, `A` = `A1` + `A2`, `T`: the header's counts.
+//!
+//! | table | type | rule |
+//! |---|---|---|
+//! | header | [`format::HEADER_BYTES`] bytes | see [`format::Header`] |
+//! | token starts | u32 x (V + 1) | Bits 0..31: where the token's bytes start in the text; they end where the next token's start. The first is 0, none is below the one before, the last is at most T. An empty range: the vocabulary has no such token. Bit 31: the token is special (0 in the last entry). |
+//! | added tokens | (u32 token, u32 start, u32 length) x A | What is matched in the text before pre-tokenisation; start and length within the text, length at least 1, token < V. Rows 0..A1 are looked for in the whole text first, rows A1..A in what is left between them; each group strictly ascending by content, bytewise. |
+//! | byte tokens | id x 256 | The token of each byte, < V; a byte without one is dropped, as `tokenizers` does. |
+//! | merges | (id left, id right, id rank) x M | Strictly ascending by (left, right); left and right < V, rank < M, each rank once. |
+//! | merged | id x M | By rank: the token that the pair becomes, < V. |
+//! | text | T bytes | The tokens' bytes (what decoding gives, not GPT-2's printable alphabet), then the contents of added tokens that differ from their token's bytes. |
+//!
+//! # Encoding
+//!
+//! 1. Added tokens, leftmost and then longest first: group one in the text, group two in the rest.
+//! 2. Each remaining piece, with a space before it if `add_prefix_space` is set and it does not begin
+//!    with one, is cut into words by the [`PreTokenizer`].
+//! 3. In each word the pair of lowest rank, and of those the leftmost, is merged until none is left.
+//!
+//! Bytes that are not UTF-8 ([`Tokenizer::encode_bytes`]) are classed like U+FFFD and encoded as they are.
+//!
+//! The work is bounded for any text: with n bytes in a word, at most 3 n heap entries and 6 n pair look-ups,
+//! so O(n (log n + log M)); searching added tokens costs at most the longest content times O(log A) per byte.
+
+mod added;
+mod bpe;
+mod decode;
+mod encode;
+pub mod example;
+pub mod format;
+mod section;
+mod tables;
+mod unicode;
+mod words;
+
+pub use decode::{Decoder, Text};
+pub use encode::{AddedTokens, EncodeOptions, Template};
+pub use format::PreTokenizer;
+pub use section::Tokenizer;
+pub use unicode::{Class, UNICODE_VERSION};
+
+/// Whether decoding keeps or skips special tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// Their content is part of the text.
+    Keep,
+    /// They leave no trace (`skip_special_tokens`).
+    Skip,
+}
