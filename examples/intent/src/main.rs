@@ -1,26 +1,71 @@
+//! The intent model on a Cortex-M4F: sentences in at run time, smart-home calls out, no heap.
+//!
+//! Everything that decides sizes is a constant: the model is parsed by the compiler, the arena is a static
+//! of exactly the bytes that the model needs.
+
 #![no_std]
 #![no_main]
 
-use pleach_mcu::{count::Instructions, input::Lines};
-use pleach_mcu::{entry, log};
+mod answer;
+
+use answer::{Answer, Fault};
+use pleach::{Aligned, Inline, Kernels, KvType, Model, Session, SessionOptions};
+use pleach_mcu::count::Instructions;
+use pleach_mcu::input::Lines;
+use pleach_mcu::{entry, finish, log, memory};
+use static_cell::ConstStaticCell;
+
+pleach::include_blob!(static INTENT = "../intent-portable.pleach");
+
+/// Context 64, chunk 1, f16 caches, no speculation, no scalings log.
+const OPTIONS: SessionOptions = SessionOptions::DEFAULT;
+const ARENA_BYTES: usize = INTENT.arena_bytes(&OPTIONS);
+const _: () = assert!(ARENA_BYTES <= 96 * 1024, "the arena leaves no room for the stack");
+static ARENA: ConstStaticCell<Aligned<[u8; ARENA_BYTES]>> =
+    ConstStaticCell::new(Aligned([0; ARENA_BYTES]));
 
 #[entry]
 fn main() -> ! {
-    let count = cortex_m::Peripherals::take()
-        .map(|p| Instructions::start(p.SYST))
-        .unwrap();
-    let a = count.now();
-    let mut s = 0u32;
-    for i in 0..200_000_000u32 {
-        s = core::hint::black_box(s + i);
+    finish(run())
+}
+
+fn run() -> Result<(), Fault> {
+    let timer = cortex_m::Peripherals::take().ok_or(Fault::Peripherals)?.SYST;
+    let instructions = Instructions::start(timer);
+    introduce(&INTENT);
+    let mut session = Session::new(INTENT, &OPTIONS, &mut ARENA.take().0)?;
+
+    let mut lines = Lines::<256>::from_args()?;
+    while let Some(sentence) = lines.next_line()? {
+        log!("> {}", sentence);
+        session.rewind(0)?;
+        match Answer::to(sentence, &INTENT, &mut session, &instructions) {
+            Ok(answer) => report(&answer),
+            // A sentence that does not fit the context, say: the session serves the next one.
+            Err(Fault::Core(e)) => log!("refused: {:?}", e),
+            Err(e) => return Err(e),
+        }
     }
-    let b = count.now();
-    log!("hello {} {:016x}", s, b - a);
-    let mut lines = Lines::<256>::from_args().unwrap();
-    while let Ok(Some(l)) = lines.next_line() {
-        log!("line {}", l);
-    }
-    let ram = pleach_mcu::memory::ram();
-    log!("{} {} {}", ram.data, ram.bss, ram.stack);
-    pleach_mcu::exit(0)
+    let ram = memory::ram();
+    log!("memory: data {} bss {} stack {} total {}", ram.data, ram.bss, ram.stack, ram.total());
+    Ok(())
+}
+
+fn introduce(model: &Model<'_>) {
+    log!("model: {} bytes, {} sites, {} experts", model.file_len(), model.n_sites(), model.n_experts());
+    let kv = match OPTIONS.kv {
+        KvType::F16 => "f16",
+        KvType::F32 => "f32",
+    };
+    let (context, chunk) = (OPTIONS.context, OPTIONS.chunk);
+    log!("arena: {} bytes for context {}, chunk {}, {} caches", ARENA_BYTES, context, chunk, kv);
+}
+
+fn report(a: &Answer) {
+    log!("prompt {:?}", a.prompt());
+    log!("answer {:?}", a.generated());
+    log!("call {}", a.text.as_str());
+    log!("experts{}", a.shares.as_str());
+    log!("hash {:016x}", a.hash);
+    log!("instructions: prefill {} and decode {} a token", a.prefill, a.decode);
 }

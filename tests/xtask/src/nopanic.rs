@@ -3,6 +3,7 @@
 use crate::context::{Context, shown, stream};
 use crate::cross::{M0, M4};
 use crate::scan;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// The symbol that its panic handler calls and nobody defines.
@@ -14,16 +15,13 @@ const LEAST_CODE: u64 = 24 * 1024;
 /// It links for both targets, and with the feature `bad` (an index out of bounds) for neither.
 pub(crate) fn links(cx: &Context) -> Result<(), String> {
     for target in [M0, M4] {
-        let build = [
-            "build",
-            "--release",
-            "--manifest-path",
-            "tests/cross/nopanic/Cargo.toml",
-            "--target",
-            target,
-        ];
-        stream(cx.cargo(build))?;
-        let code = scan::code(&cx.built(&format!("{target}/release"), "nopanic"))?;
+        if let Err(e) = stream(cx.cargo(build("build", target))) {
+            for line in culprits(cx, target).unwrap_or_default() {
+                println!("panics: {line}");
+            }
+            return Err(e);
+        }
+        let code = scan::code(&elf(cx, target))?;
         println!("{target}: no panic path in {} bytes of code", code.text);
         if code.text < LEAST_CODE {
             return Err(format!(
@@ -31,23 +29,91 @@ pub(crate) fn links(cx: &Context) -> Result<(), String> {
                 code.text
             ));
         }
-
-        let mut bad = cx.cargo(build.iter().chain(&["--features", "bad"]));
-        println!("$ {}   (must fail to link)", shown(&bad));
-        let out = bad
-            .stderr(Stdio::piped())
-            .output()
-            .map_err(|e| format!("cargo: {e}"))?;
-        if out.status.success() {
-            return Err(format!("{target}: the control with a panic path links"));
-        }
-        let text = String::from_utf8_lossy(&out.stderr);
-        if !text.contains(REACHED) {
-            return Err(format!(
-                "{target}: the control fails for another reason\n{text}"
-            ));
-        }
-        println!("{target}: the control with a panic path does not link");
+        control(cx, target)?;
     }
     Ok(())
+}
+
+fn build<'a>(command: &'a str, target: &'a str) -> [&'a str; 6] {
+    [
+        command,
+        "--release",
+        "--manifest-path",
+        "tests/cross/nopanic/Cargo.toml",
+        "--target",
+        target,
+    ]
+}
+
+fn elf(cx: &Context, target: &str) -> PathBuf {
+    cx.built(&format!("{target}/release"), "nopanic")
+}
+
+fn control(cx: &Context, target: &str) -> Result<(), String> {
+    let mut bad = cx.cargo(build("build", target));
+    bad.args(["--features", "bad"]);
+    println!("$ {}   (must fail to link)", shown(&bad));
+    let out = bad
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if out.status.success() {
+        return Err(format!("{target}: the control with a panic path links"));
+    }
+    let text = String::from_utf8_lossy(&out.stderr);
+    if !text.contains(REACHED) {
+        return Err(format!(
+            "{target}: the control fails for another reason\n{text}"
+        ));
+    }
+    println!("{target}: the control with a panic path does not link");
+    Ok(())
+}
+
+/// The functions that call one of the standard library's panics: links with the symbol defined and reads
+/// the disassembly.
+fn culprits(cx: &Context, target: &str) -> Result<Vec<String>, String> {
+    let mut c = cx.cargo(build("rustc", target));
+    c.args(["--", &format!("-Clink-arg=--defsym={REACHED}=0")]);
+    stream(c)?;
+    Ok(panicking(&scan::disassembly(cx, &elf(cx, target))?))
+}
+
+/// Lines `function -> panic` of a disassembly.
+fn panicking(disassembly: &str) -> Vec<String> {
+    let mut found = vec![];
+    let mut function = "";
+    for line in disassembly.lines() {
+        let Some(name) = line.split_once('<').map(|(_, n)| n) else {
+            continue;
+        };
+        if let Some(name) = name.strip_suffix(">:") {
+            function = name;
+        } else if name.starts_with("core::") && (name.contains("panic") || name.contains("_fail")) {
+            let target = name.split_once("> ").map_or(name, |(n, _)| n);
+            if !function.starts_with("core::panicking") {
+                found.push(format!("{function} -> {target}"));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_the_function_that_panics() {
+        let text = "00002292 <pleach::scale_bytes>:
+    22f4: bne 0x2300 <pleach::scale_bytes+0x10> @ imm = #4
+    22f6: bl\t0x2188 <core::panicking::panic_const::panic_const_div_by_zero> @ imm = #-370
+00002188 <core::panicking::panic_const::panic_const_div_by_zero>:
+    218c: bl\t0x2010 <core::panicking::panic_fmt> @ imm = #-384
+00003000 <nopanic::main>:
+    3002: bl\t0x2292 <pleach::scale_bytes> @ imm = #-4
+";
+        assert_eq!(
+            super::panicking(text),
+            ["pleach::scale_bytes -> core::panicking::panic_const::panic_const_div_by_zero"]
+        );
+    }
 }

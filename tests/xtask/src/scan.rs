@@ -6,15 +6,19 @@ use crate::install::objdump;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::path::{Path, PathBuf};
 
-/// The targets that have the instruction, each with the option that gives it to the compiler.
-const TARGETS: [(&str, &str); 3] = [
-    ("x86_64-unknown-linux-gnu", "x86-64-v3"),
-    (AARCH64, "generic"),
-    (M4, "cortex-m4"),
+/// The targets that have such an instruction: with the CPU that gives it to the compiler, and one for the
+/// control.
+const TARGETS: [(&str, &str, &str); 3] = [
+    (
+        "x86_64-unknown-linux-gnu",
+        "x86-64-v3",
+        "vfmadd213ss xmm0, xmm1, xmm2",
+    ),
+    (AARCH64, "generic", "fmadd s0, s0, s1, s2"),
+    (M4, "cortex-m4", "vfma.f32 s0, s1, s2"),
 ];
 
-/// A function that fuses, to show that the scan would see it. The compiler knows `fmaf`: where the target
-/// has the instruction, the call becomes one.
+/// A function that calls `fmaf`, to which the instruction is added: the scan must find both.
 const CONTROL: &str = "#![no_std]
 unsafe extern \"C\" { safe fn fmaf(a: f32, b: f32, c: f32) -> f32; }
 #[unsafe(no_mangle)]
@@ -25,7 +29,7 @@ pub fn fuses(a: f32, b: f32, c: f32) -> f32 { fmaf(a, b, c) }
 pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
     let dir = cx.target.join("fma");
     std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    for (target, cpu) in TARGETS {
+    for (target, cpu, instruction) in TARGETS {
         let object = dir.join(format!("pleach-{target}.o"));
         let emit = format!("--emit=obj={}", object.display());
         let cpu = format!("-Ctarget-cpu={cpu}");
@@ -49,14 +53,13 @@ pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
             ));
         }
 
-        let control = dir.join(format!("control-{target}.o"));
-        compile_control(cx, &dir, target, &cpu, &control)?;
-        if fused(&disassembly(cx, &control)?).is_empty() {
+        let control = compile_control(cx, &dir, target, &cpu, instruction)?;
+        if fused(&disassembly(cx, &control)?).len() != 2 {
             return Err(format!(
-                "{target}: the scan does not find the control's fmaf"
+                "{target}: the scan does not find the control's two operations"
             ));
         }
-        println!("{target}: none in the core, found in the control");
+        println!("{target}: none in the core, both in the control");
     }
     Ok(())
 }
@@ -66,29 +69,39 @@ fn compile_control(
     dir: &Path,
     target: &str,
     cpu: &str,
-    object: &Path,
-) -> Result<(), String> {
-    let source = dir.join("control.rs");
-    std::fs::write(&source, CONTROL).map_err(|e| format!("{}: {e}", source.display()))?;
+    instruction: &str,
+) -> Result<PathBuf, String> {
+    let source = dir.join(format!("control-{target}.rs"));
+    let object = source.with_extension("o");
+    let text = format!("{CONTROL}core::arch::global_asm!(\"{instruction}\");\n");
+    std::fs::write(&source, text).map_err(|e| format!("{}: {e}", source.display()))?;
     let mut c = cx.command("rustc");
     c.args([
         "--edition=2024",
         "--crate-type=lib",
         "-O",
+        "-Ccodegen-units=1",
         "--target",
         target,
         cpu,
     ])
     .arg(format!("--emit=obj={}", object.display()))
     .arg(&source);
-    stream(c)
+    stream(c)?;
+    Ok(object)
 }
 
-fn disassembly(cx: &Context, object: &Path) -> Result<String, String> {
+/// The disassembly of an object or program, with names as in the source.
+pub(crate) fn disassembly(cx: &Context, object: &Path) -> Result<String, String> {
     let tool: PathBuf = objdump(cx).ok_or("llvm-objdump is missing")?;
     let mut c = cx.command(tool);
-    c.args(["--disassemble", "--reloc", "--no-show-raw-insn"])
-        .arg(object);
+    c.args([
+        "--disassemble",
+        "--reloc",
+        "--demangle",
+        "--no-show-raw-insn",
+    ])
+    .arg(object);
     let text = capture(c)?;
     if text.lines().count() < 5 {
         return Err(format!("{}: nothing to disassemble", object.display()));

@@ -1,0 +1,37 @@
+//! `tokenizer`.
+
+use crate::{any, bytes};
+use core::hint::black_box;
+use pleach::tokenizer::{
+    AddedTokens, Class, Decoder, EncodeOptions, PreTokenizer, SpecialTokens, Template, Tokenizer,
+};
+
+pub(crate) fn call() {
+    black_box((PreTokenizer::from_number(any()), Class::of(any())));
+    if let Ok(t) = Tokenizer::parse(bytes()) {
+        with(&t);
+    }
+}
+
+pub(crate) fn with(t: &Tokenizer<'_>) {
+    let (mut scratch, mut tokens) = ([0; Tokenizer::scratch_len(16)], [0; 32]);
+    let (scratch, tokens) = (black_box(&mut scratch[..]), black_box(&mut tokens[..]));
+    let options = EncodeOptions {
+        added: match any::<u8>() {
+            0 => AddedTokens::All,
+            1 => AddedTokens::Ordinary,
+            _ => AddedTokens::None,
+        },
+        template: if any() { Template::Apply } else { Template::Omit },
+    };
+    if let Ok(text) = core::str::from_utf8(bytes()) {
+        black_box((t.encode(text, options, scratch, tokens), t.added_token(text)).0.is_ok());
+    }
+    black_box(t.encode_bytes(bytes(), options, scratch, tokens).is_ok());
+    black_box((t.vocab(), t.pre_tokenizer(), t.bos(), t.eos(), t.token_bytes(any()), t.is_special(any())));
+    let special = if any() { SpecialTokens::Keep } else { SpecialTokens::Skip };
+    let mut decoder = Decoder::new(*t, special);
+    for c in decoder.push(any()).chain(decoder.finish()) {
+        black_box(c);
+    }
+}
