@@ -1,0 +1,269 @@
+//! `config.json` of a base: families, dimensions, constants.
+
+use super::json::Json;
+use super::rope;
+use crate::error::{PackError, Result};
+use pleach::blob::format::{ConfigRecord, Module, NO_TOKEN};
+use std::path::Path;
+
+const FAMILIES: &str = "use a base of the Llama or Qwen2 family: model_type llama or qwen2";
+/// Limits of blob format 1.
+const MAX_DIM: u32 = 1 << 24;
+const MAX_HEADS: u32 = 4096;
+const MAX_LAYERS: u32 = 4096;
+
+/// What the config section needs.
+#[derive(Debug)]
+pub(crate) struct BaseConfig {
+    /// Dimensions and constants.
+    pub(crate) record: ConfigRecord,
+    /// Inverse frequencies, `head_dim / 2` of them.
+    pub(crate) inv_freq: Vec<f32>,
+    /// Modules of every layer that have a bias.
+    pub(crate) bias_mask: u8,
+    /// Things the user should know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl BaseConfig {
+    /// Reads `config.json`, and `generation_config.json` if there is one.
+    pub(crate) fn read(folder: &Path, group: u32) -> Result<Self> {
+        check_folder(folder)?;
+        let json = Json::read(&folder.join("config.json"))?;
+        let qwen2 = match json.text("model_type")? {
+            Some("llama") => false,
+            Some("qwen2") => true,
+            Some(other) => {
+                return Err(json.refuse(format!("model_type {other:?} is not supported"), FAMILIES));
+            }
+            None => return Err(json.refuse("model_type is missing", FAMILIES)),
+        };
+        refuse_variants(&json, qwen2)?;
+        let mut record = dimensions(&json, group)?;
+        record.rms_eps = eps(&json)?;
+        let (theta, scaling) = rope::import(&json)?;
+        let inv_freq = rope::inverse_frequencies(theta, scaling, record.head_dim);
+        if let Some(f) = inv_freq
+            .iter()
+            .find(|f| !(3.725_290_3e-9..=1.0).contains(*f))
+        {
+            return Err(json.refuse(
+                format!("rope_theta {theta} and rope_scaling give an inverse frequency of {f:e}, outside 2^-28 to 1"),
+                "correct rope_theta or rope_scaling",
+            ));
+        }
+        let mut notes = Vec::new();
+        tokens(&json, folder, &mut record, &mut notes)?;
+        let bias_mask = bias_mask(&json, qwen2)?;
+        notes.extend(json.assumed());
+        Ok(Self {
+            record,
+            inv_freq,
+            bias_mask,
+            notes,
+        })
+    }
+}
+
+fn check_folder(folder: &Path) -> Result<()> {
+    let name = folder.display();
+    if folder
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+    {
+        return Err(PackError::refused(
+            format!("{name}: GGUF bases are not read yet"),
+            "pass the Hugging Face folder: config.json and model.safetensors",
+        ));
+    }
+    if !folder.is_dir() {
+        return Err(PackError::refused(
+            format!("{name}: no such folder"),
+            "pass the base's folder with --base: config.json and model.safetensors",
+        ));
+    }
+    if !folder.join("config.json").is_file() {
+        return Err(PackError::refused(
+            format!("{name}: config.json is missing"),
+            "pass the base's folder with --base: config.json and model.safetensors",
+        ));
+    }
+    Ok(())
+}
+
+/// Keys that change what the model computes, in ways that are not supported.
+fn refuse_variants(json: &Json, qwen2: bool) -> Result<()> {
+    if let Some(act) = json.text("hidden_act")?
+        && !matches!(act, "silu" | "swish")
+    {
+        return Err(json.refuse(
+            format!("hidden_act {act:?} is not supported"),
+            "use a base with silu: SwiGLU is the only activation",
+        ));
+    }
+    let windowed = if qwen2 {
+        json.has("use_sliding_window") && json.bool_or("use_sliding_window", false)?
+    } else {
+        json.get("sliding_window").is_some()
+    };
+    let layered = json
+        .texts("layer_types")?
+        .is_some_and(|l| l.iter().any(|t| *t != "full_attention"));
+    if windowed || layered {
+        let key = match (layered, qwen2) {
+            (true, _) => "layer_types",
+            (_, true) => "use_sliding_window",
+            _ => "sliding_window",
+        };
+        return Err(json.refuse(
+            format!("{key} asks for sliding window attention, which is not supported"),
+            "use a base with full attention in every layer",
+        ));
+    }
+    if json.get("quantization_config").is_some() {
+        return Err(json.refuse(
+            "quantization_config: the weights are quantised already",
+            "pass the original base in F32, F16 or BF16",
+        ));
+    }
+    Ok(())
+}
+
+fn dimensions(json: &Json, group: u32) -> Result<ConfigRecord> {
+    let size = |key: &str, most: u32| {
+        let n = json.required_u32(key)?;
+        if n == 0 || n > most {
+            return Err(json.refuse(
+                format!("{key} is {n}; 1 to {most} is possible"),
+                format!("correct {key}"),
+            ));
+        }
+        Ok(n)
+    };
+    let hidden = size("hidden_size", MAX_DIM)?;
+    let heads = size("num_attention_heads", MAX_HEADS)?;
+    let kv_heads = match json.get("num_key_value_heads") {
+        Some(_) => size("num_key_value_heads", MAX_HEADS)?,
+        None => {
+            json.note_assumed("num_key_value_heads", &heads.to_string());
+            heads
+        }
+    };
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(json.refuse(
+            format!(
+                "num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+            ),
+            "correct the two keys",
+        ));
+    }
+    let head_dim = match json.get("head_dim") {
+        Some(_) => size("head_dim", MAX_HEADS)?,
+        None if hidden.is_multiple_of(heads) && hidden / heads <= MAX_HEADS => hidden / heads,
+        None => {
+            return Err(json.refuse(
+                format!("hidden_size {hidden} is not num_attention_heads {heads} times a head of at most {MAX_HEADS}"),
+                "add head_dim, or correct the two keys",
+            ));
+        }
+    };
+    if !head_dim.is_multiple_of(2) {
+        return Err(json.refuse(
+            format!("a head of {head_dim} dimensions: rotary embeddings need an even number"),
+            "correct head_dim, or hidden_size and num_attention_heads",
+        ));
+    }
+    Ok(ConfigRecord {
+        hidden,
+        layers: size("num_hidden_layers", MAX_LAYERS)?,
+        vocab: size("vocab_size", MAX_DIM)?,
+        heads,
+        kv_heads,
+        head_dim,
+        intermediate: size("intermediate_size", MAX_DIM)?,
+        max_position: size("max_position_embeddings", u32::MAX)?,
+        group,
+        rms_eps: 0.0,
+        attn_scale: (1.0 / libm::sqrt(f64::from(head_dim))) as f32,
+        embed_scale: 1.0,
+        residual_scale: 1.0,
+        bos: NO_TOKEN,
+        eos: [NO_TOKEN; 4],
+        rope_dim: head_dim,
+        tied: json.bool_or("tie_word_embeddings", false)?,
+    })
+}
+
+fn eps(json: &Json) -> Result<f32> {
+    let eps = json.required_number("rms_norm_eps")? as f32;
+    if !(1e-12..=1.0).contains(&eps) {
+        return Err(json.refuse(
+            format!("rms_norm_eps is {eps:e}; 1e-12 to 1 is possible"),
+            "correct rms_norm_eps",
+        ));
+    }
+    Ok(eps)
+}
+
+fn bias_mask(json: &Json, qwen2: bool) -> Result<u8> {
+    let mask = |modules: &[Module]| modules.iter().fold(0, |m, x| m | x.bit());
+    if qwen2 {
+        return Ok(mask(&[Module::Q, Module::K, Module::V]));
+    }
+    let mut bits = 0;
+    if json.bool_or("attention_bias", false)? {
+        bits |= mask(&[Module::Q, Module::K, Module::V, Module::O]);
+    }
+    if json.bool_or("mlp_bias", false)? {
+        bits |= mask(&[Module::Gate, Module::Up, Module::Down]);
+    }
+    Ok(bits)
+}
+
+/// Begin and end of text: `generation_config.json` adds to what `config.json` says.
+fn tokens(
+    json: &Json,
+    folder: &Path,
+    record: &mut ConfigRecord,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let generation = folder.join("generation_config.json");
+    let generation = match generation.is_file() {
+        true => Some(Json::read(&generation)?),
+        false => None,
+    };
+    let mut eos = Vec::new();
+    for file in generation.iter().chain([json]) {
+        if let Some(bos) = file.u32("bos_token_id")? {
+            record.bos = in_vocabulary(file, "bos_token_id", bos, record.vocab)?;
+        }
+        for id in file.u32s("eos_token_id")?.unwrap_or_default() {
+            let id = in_vocabulary(file, "eos_token_id", id, record.vocab)?;
+            if !eos.contains(&id) {
+                eos.push(id);
+            }
+        }
+    }
+    if eos.len() > record.eos.len() {
+        notes.push(format!(
+            "{}: {} end-of-text tokens; only the first 4 are kept: {:?}",
+            json.path().display(),
+            eos.len(),
+            &eos.iter().take(4).collect::<Vec<_>>()
+        ));
+    }
+    for (slot, id) in record.eos.iter_mut().zip(eos) {
+        *slot = id;
+    }
+    Ok(())
+}
+
+fn in_vocabulary(file: &Json, key: &str, id: u32, vocab: u32) -> Result<u32> {
+    if id >= vocab {
+        return Err(file.refuse(
+            format!("{key} {id} is outside the vocabulary of {vocab}"),
+            format!("correct {key}, or vocab_size"),
+        ));
+    }
+    Ok(id)
+}

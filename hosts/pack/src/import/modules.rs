@@ -1,0 +1,71 @@
+//! The modules of a Llama-like base under the names that checkpoints use.
+
+use pleach::blob::format::{Module, NO_LAYER};
+
+/// The name of a module within its layer, as `self_attn.q_proj`.
+pub(crate) const fn suffix(module: Module) -> &'static str {
+    match module {
+        Module::Q => "self_attn.q_proj",
+        Module::K => "self_attn.k_proj",
+        Module::V => "self_attn.v_proj",
+        Module::O => "self_attn.o_proj",
+        Module::Gate => "mlp.gate_proj",
+        Module::Up => "mlp.up_proj",
+        Module::Down => "mlp.down_proj",
+        Module::Embed => "embed_tokens",
+    }
+}
+
+/// A module that LoRA may target, in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The module.
+    pub(crate) module: Module,
+    /// Its layer, or [`NO_LAYER`] for the embedding.
+    pub(crate) layer: u16,
+}
+
+impl Place {
+    /// All places of a base, in the order of sites.
+    pub(crate) fn all(layers: u32) -> impl Iterator<Item = Place> {
+        let embed = Place {
+            module: Module::Embed,
+            layer: NO_LAYER,
+        };
+        std::iter::once(embed).chain((0..layers as u16).flat_map(|layer| {
+            Module::LAYER
+                .into_iter()
+                .map(move |module| Place { module, layer })
+        }))
+    }
+
+    /// The full name, as `model.layers.0.self_attn.q_proj`.
+    pub(crate) fn name(self) -> String {
+        match self.module {
+            Module::Embed => "model.embed_tokens".into(),
+            m => format!("model.layers.{}.{}", self.layer, suffix(m)),
+        }
+    }
+}
+
+/// Modules of the base that LoRA cannot target here. PEFT matches patterns against them all the same.
+pub(crate) fn others(layers: u32) -> impl Iterator<Item = String> {
+    let fixed = [
+        "model",
+        "model.layers",
+        "model.norm",
+        "model.rotary_emb",
+        "lm_head",
+    ];
+    let per_layer = [
+        "",
+        ".self_attn",
+        ".mlp",
+        ".mlp.act_fn",
+        ".input_layernorm",
+        ".post_attention_layernorm",
+    ];
+    fixed.into_iter().map(String::from).chain(
+        (0..layers).flat_map(move |n| per_layer.map(|part| format!("model.layers.{n}{part}"))),
+    )
+}

@@ -1,0 +1,168 @@
+//! Inverse frequencies of the rotary embedding: in f64, with libm's `pow`, rounded once.
+
+use super::json::Json;
+use crate::error::Result;
+use serde_json::{Map, Value};
+
+/// How positions are stretched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scaling {
+    /// Not at all.
+    None,
+    /// All by the same factor.
+    Linear { factor: f64 },
+    /// By wavelength, as Llama 3.1 does.
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
+}
+
+/// Base and scaling of the rotary embedding, from `rope_theta` and `rope_scaling`, or from
+/// `rope_parameters`, which newer versions of transformers write.
+pub(crate) fn import(config: &Json) -> Result<(f64, Scaling)> {
+    let parameters = config.object("rope_parameters")?;
+    let inner = parameters
+        .and_then(|p| p.get("rope_theta"))
+        .and_then(Value::as_f64);
+    let theta = match inner {
+        Some(theta) => theta,
+        None => config.number_or("rope_theta", 10000.0)?,
+    };
+    if !(1.0..=1e12).contains(&theta) {
+        return Err(config.refuse(
+            format!("rope_theta is {theta}; 1 to 1e12 is possible"),
+            "correct rope_theta",
+        ));
+    }
+    let partial = config.number("partial_rotary_factor")?.or_else(|| {
+        parameters
+            .and_then(|p| p.get("partial_rotary_factor"))
+            .and_then(Value::as_f64)
+    });
+    if partial.is_some_and(|p| p != 1.0) {
+        return Err(config.refuse(
+            "partial_rotary_factor is not 1",
+            "use another base: partly rotated heads are not supported",
+        ));
+    }
+    let scaling = match parameters.map_or_else(|| config.object("rope_scaling"), |p| Ok(Some(p)))? {
+        Some(s) => scaling(config, s)?,
+        None => Scaling::None,
+    };
+    Ok((theta, scaling))
+}
+
+fn scaling(config: &Json, s: &Map<String, Value>) -> Result<Scaling> {
+    let kind = s
+        .get("rope_type")
+        .or_else(|| s.get("type"))
+        .and_then(Value::as_str)
+        .unwrap_or("default");
+    let number = |key: &str| {
+        s.get(key)
+            .and_then(Value::as_f64)
+            .filter(|v| v.is_finite() && *v > 0.0)
+            .ok_or_else(|| {
+                config.refuse(
+                    format!("rope_scaling.{key} is missing, or not a number above 0"),
+                    format!("add {key} as the base was trained with"),
+                )
+            })
+    };
+    match kind {
+        "default" => Ok(Scaling::None),
+        "linear" => Ok(Scaling::Linear {
+            factor: number("factor")?,
+        }),
+        "llama3" => {
+            let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
+            if low >= high {
+                return Err(config.refuse(
+                    format!(
+                        "rope_scaling: low_freq_factor {low} is not below high_freq_factor {high}"
+                    ),
+                    "correct the two factors",
+                ));
+            }
+            Ok(Scaling::Llama3 {
+                factor: number("factor")?,
+                low,
+                high,
+                original: number("original_max_position_embeddings")?,
+            })
+        }
+        other => Err(config.refuse(
+            format!("rope_scaling of type {other:?}"),
+            "use a base with none, linear or llama3 scaling: the others are not supported",
+        )),
+    }
+}
+
+/// The inverse frequencies of pairs (i, i + dim/2): f32(1 / theta^(2i / dim)), stretched.
+pub(crate) fn inverse_frequencies(theta: f64, scaling: Scaling, dim: u32) -> Vec<f32> {
+    (0..dim / 2)
+        .map(|i| {
+            let f = 1.0 / libm::pow(theta, f64::from(2 * i) / f64::from(dim));
+            stretch(f, scaling) as f32
+        })
+        .collect()
+}
+
+fn stretch(f: f64, scaling: Scaling) -> f64 {
+    match scaling {
+        Scaling::None => f,
+        Scaling::Linear { factor } => f / factor,
+        Scaling::Llama3 {
+            factor,
+            low,
+            high,
+            original,
+        } => {
+            let wavelength = 2.0 * std::f64::consts::PI / f;
+            if wavelength < original / high {
+                f
+            } else if wavelength > original / low {
+                f / factor
+            } else {
+                let smooth = (original / wavelength - low) / (high - low);
+                (1.0 - smooth) * f / factor + smooth * f
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        let f = inverse_frequencies(10000.0, Scaling::None, 4);
+        assert_eq!(f, [1.0, 0.01]);
+        let f = inverse_frequencies(10000.0, Scaling::Linear { factor: 4.0 }, 4);
+        assert_eq!(f, [0.25, 0.0025]);
+    }
+
+    #[test]
+    fn llama3_by_wavelength() {
+        // Llama 3.2: wavelengths below 8192/4 = 2048 stay, above 8192/1 are divided by 32.
+        let s = Scaling::Llama3 {
+            factor: 32.0,
+            low: 1.0,
+            high: 4.0,
+            original: 8192.0,
+        };
+        assert_eq!(stretch(1.0, s), 1.0);
+        assert_eq!(
+            stretch(2.0 * std::f64::consts::PI / 10000.0, s),
+            2.0 * std::f64::consts::PI / 320_000.0
+        );
+        // In the middle: 4096 is half of the original, smooth = (2 - 1) / 3.
+        let f = 2.0 * std::f64::consts::PI / 4096.0;
+        let expected = (2.0 / 3.0) * f / 32.0 + f / 3.0;
+        assert!((stretch(f, s) - expected).abs() < 1e-18);
+    }
+}

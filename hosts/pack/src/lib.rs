@@ -1,0 +1,35 @@
+//! Turns a base, an X-LoRA checkpoint and LoRA adapters into one pleach model file.
+//!
+//! [`pack`](fn@pack) is the whole of it: [`PackOptions`] in, [`Packed`] out, a [`Progress`] that hears how far
+//! it is and what was assumed, and a [`PackError`] with cause and cure for everything that is refused.
+//! [`write_atomically`] puts the bytes on the disk.
+//!
+//! | module | does |
+//! |---|---|
+//! | `import` | reads Hugging Face bases, PEFT's X-LoRA and LoRA folders; refuses by name |
+//! | [`quant`] | f32 to q8, f16, f32, with what it costs |
+//! | [`layout`] | interleaves rows into the tiles of the kernels |
+//! | `section` | the writers of the file's sections |
+//! | `write` | places, checksums, hashes |
+//! | [`report`] | what the file is made of |
+//!
+//! The file's letter is [`pleach::blob`]; this crate uses its public records only.
+
+#![deny(unsafe_code)]
+
+mod error;
+mod import;
+pub mod layout;
+mod options;
+mod pack;
+pub mod quant;
+pub mod report;
+mod section;
+mod write;
+
+pub use error::{Kind, PackError, Result};
+pub use import::Matrix;
+pub use options::{AdapterQuant, BaseQuant, PackOptions, Progress, Silent, Target};
+pub use pack::{Packed, pack};
+pub use report::Report;
+pub use write::write_atomically;

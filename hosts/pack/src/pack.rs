@@ -1,0 +1,291 @@
+//! From options to bytes: plan everything first, then read each tensor once.
+
+use crate::error::{PackError, Result};
+use crate::import::base::BaseConfig;
+use crate::import::classifier::{Classifier, Rows};
+use crate::import::lora::Adapter;
+use crate::import::modules::Place;
+use crate::import::weights::Weights;
+use crate::import::xlora::XLora;
+use crate::options::{PackOptions, Progress, Target};
+use crate::report::Report;
+use crate::section::base::{Base, hash_of};
+use crate::section::config::features;
+use crate::section::{self, Storage};
+use crate::write::BlobWriter;
+use pleach::blob::format::{OptionsRecord, SectionKind};
+use std::path::PathBuf;
+
+/// A packed model file.
+#[derive(Debug)]
+pub struct Packed {
+    /// The file's bytes.
+    pub bytes: Vec<u8>,
+    /// What it is made of.
+    pub report: Report,
+}
+
+/// Packs a base, its X-LoRA checkpoint and its adapters into one model file. The same input gives the same
+/// bytes.
+///
+/// Errors: the first thing that is refused, by file and tensor or key, with its cure.
+pub fn pack(options: &PackOptions, progress: &mut dyn Progress) -> Result<Packed> {
+    Plan::new(options, progress)?.write(options, progress)
+}
+
+/// Everything that was found, its shapes checked, before a weight is read.
+struct Plan {
+    config: BaseConfig,
+    base: Base,
+    adapters: Vec<Adapter>,
+    classifier: Option<Classifier>,
+    options: OptionsRecord,
+    sites: Vec<Place>,
+    tokenizer: Option<Vec<u8>>,
+}
+
+impl Plan {
+    fn new(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
+        check_options(options)?;
+        let config = BaseConfig::read(&options.base, options.group)?;
+        let c = config.record;
+        let xlora = match &options.xlora {
+            Some(folder) => Some(XLora::read(folder, c.hidden, &options.adapters)?),
+            None => None,
+        };
+        let experts = match &xlora {
+            Some(x) => &x.experts,
+            None => &options.adapters,
+        };
+        let adapters = open_adapters(experts, &config)?;
+        let sites: Vec<Place> = Place::all(c.layers)
+            .filter(|p| adapters.iter().any(|a| a.part(*p).is_some()))
+            .collect();
+        let classifier = match &xlora {
+            Some(x) => Some(Classifier::open(
+                &x.folder,
+                x.classifier,
+                c.hidden,
+                Rows {
+                    experts: adapters.len(),
+                    sites: x.options.layerwise_scalings.then_some(sites.len()),
+                },
+            )?),
+            None => None,
+        };
+        let base = Base::plan(&config, Weights::open(&options.base)?)?;
+        let tokenizer = tokenizer(options, progress)?;
+        let notes = [&config.notes, &base.notes]
+            .into_iter()
+            .chain(xlora.iter().map(|x| &x.notes))
+            .chain(classifier.iter().map(|c| &c.notes))
+            .chain(adapters.iter().map(|a| &a.notes));
+        for note in notes.flatten() {
+            progress.note(note);
+        }
+        Ok(Self {
+            options: xlora.map_or_else(|| neutral(adapters.len()), |x| x.options),
+            config,
+            base,
+            adapters,
+            classifier,
+            sites,
+            tokenizer,
+        })
+    }
+
+    fn write(mut self, options: &PackOptions, progress: &mut dyn Progress) -> Result<Packed> {
+        let storage = Storage::of(options);
+        let total = self.base.bytes
+            + self.classifier.as_ref().map_or(0, Classifier::bytes)
+            + self.adapters.iter().map(Adapter::bytes).sum::<u64>();
+        progress.start(total);
+        let mut report = Report::default();
+        let optional =
+            usize::from(self.classifier.is_some()) + usize::from(self.tokenizer.is_some());
+        let mut blob = BlobWriter::new(6 + optional + self.adapters.len());
+        blob.section(SectionKind::Config, 0, |out| {
+            section::config::write(out, &self.config, &self.sites);
+            Ok(())
+        })?;
+        let copies = self.adapters.iter().any(|a| a.embedding_copy.is_some());
+        let mut embedding = 0;
+        let tied = self.config.record.tied;
+        blob.section(SectionKind::Base, 0, |out| {
+            embedding = self
+                .base
+                .write(out, storage, tied, copies, progress, &mut report)?;
+            Ok(())
+        })?;
+        blob.section(SectionKind::Sites, 0, |out| {
+            section::config::write_sites(out, &self.config, &self.sites);
+            Ok(())
+        })?;
+        blob.section(SectionKind::Options, 0, |out| {
+            out.push(&self.options.encode());
+            Ok(())
+        })?;
+        if let Some(classifier) = &mut self.classifier {
+            blob.section(SectionKind::Classifier, 0, |out| {
+                section::classifier::write(out, classifier, storage, progress, &mut report)
+            })?;
+        }
+        let bound = blob.header();
+        for (class, adapter) in self.adapters.iter_mut().enumerate() {
+            let class = class as u16;
+            check_embedding_copy(adapter, &self.config, embedding, progress)?;
+            blob.section(SectionKind::Expert, class, |out| {
+                section::expert::write(
+                    out,
+                    class,
+                    adapter,
+                    &self.sites,
+                    bound,
+                    storage,
+                    progress,
+                    &mut report,
+                )
+            })?;
+        }
+        blob.section(SectionKind::Names, 0, |out| {
+            section::text::write_names(out, &self.sites);
+            Ok(())
+        })?;
+        if let Some(tokenizer) = &self.tokenizer {
+            blob.section(SectionKind::Tokenizer, 0, |out| {
+                out.push(tokenizer);
+                Ok(())
+            })?;
+        }
+        blob.section(SectionKind::Provenance, 0, |out| {
+            out.push(section::text::provenance(options, &self.adapters).as_bytes());
+            Ok(())
+        })?;
+        let (bytes, entries) = blob.finish();
+        report.finish(bytes.len(), &entries);
+        Ok(Packed { bytes, report })
+    }
+}
+
+fn check_options(options: &PackOptions) -> Result<()> {
+    if !matches!(options.group, 32 | 64 | 128 | 256) {
+        return Err(PackError::refused(
+            format!("--group {}: not a group size", options.group),
+            "use 32, 64, 128 or 256",
+        ));
+    }
+    if !matches!(options.target, Target::Linux | Target::Portable) {
+        return Err(PackError::refused(
+            format!(
+                "--for {}: its kernels do not exist yet",
+                options.target.name()
+            ),
+            "use --for portable, which runs on every processor",
+        ));
+    }
+    for (i, (key, _)) in options.adapters.iter().enumerate() {
+        if key.is_empty() || options.adapters.iter().skip(i + 1).any(|(k, _)| k == key) {
+            let why = if key.is_empty() {
+                "an empty key"
+            } else {
+                "the key is there twice"
+            };
+            return Err(PackError::refused(
+                format!("--adapter {key}=: {why}"),
+                "give each adapter a key of its own: --adapter KEY=DIR",
+            ));
+        }
+    }
+    if options.adapters.len() > 1024 {
+        return Err(PackError::refused(
+            format!(
+                "--adapter: {} adapters; at most 1024 are possible",
+                options.adapters.len()
+            ),
+            "pass fewer",
+        ));
+    }
+    Ok(())
+}
+
+/// Opens the adapters and names them: by folder, or by key where folders have the same name.
+fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<Vec<Adapter>> {
+    let folders: Vec<String> = experts
+        .iter()
+        .map(|(_, d)| section::text::folder_name(d))
+        .collect();
+    let mut adapters = Vec::new();
+    for ((key, folder), name) in experts.iter().zip(&folders) {
+        if !folder.is_dir() {
+            return Err(PackError::refused(
+                format!(
+                    "--adapter {key}: the folder {} does not exist",
+                    folder.display()
+                ),
+                format!("pass the LoRA folder of this expert: --adapter {key}=DIR"),
+            ));
+        }
+        let mut adapter = Adapter::open(key, folder, config.record.layers, &|p| {
+            features(&config.record, p)
+        })?;
+        let unique = !name.is_empty() && folders.iter().filter(|f| *f == name).count() == 1;
+        adapter.name = if unique { name.clone() } else { key.clone() };
+        for (what, text) in [("name", &adapter.name), ("key", key)] {
+            if text.len() > usize::from(u8::MAX) {
+                return Err(PackError::refused(
+                    format!(
+                        "{}: the expert's {what} is longer than 255 bytes",
+                        folder.display()
+                    ),
+                    "rename the folder, or use a shorter key",
+                ));
+            }
+        }
+        adapters.push(adapter);
+    }
+    Ok(adapters)
+}
+
+/// The options of a file without a classifier: scalings are given, none of this applies.
+fn neutral(experts: usize) -> OptionsRecord {
+    OptionsRecord {
+        experts: experts as u16,
+        top_k_lora: 0,
+        enable_softmax: true,
+        enable_softmax_topk: false,
+        layerwise_scalings: false,
+        softmax_temperature: 1.0,
+        scaling_pass_value: 0.0,
+        global_scaling_weight: 1.0,
+    }
+}
+
+/// PEFT saves the base's embedding table with an adapter that targets it, and loads it from there.
+fn check_embedding_copy(
+    adapter: &mut Adapter,
+    config: &BaseConfig,
+    embedding: u64,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let (vocab, hidden) = (config.record.vocab as usize, config.record.hidden as usize);
+    let Some(copy) = adapter.read_embedding_copy(vocab, hidden)? else {
+        return Ok(());
+    };
+    progress.advance(adapter.embedding_copy_bytes());
+    if hash_of(&copy) == embedding {
+        return Ok(());
+    }
+    Err(PackError::refused(
+        format!(
+            "{}: tensor {} differs from the base's embedding table, which PEFT would replace by it",
+            adapter.folder.join("adapter_model.safetensors").display(),
+            adapter.embedding_copy.as_deref().unwrap_or_default()
+        ),
+        "pass the base that the adapter was trained on, or save the adapter with save_embedding_layers=False",
+    ))
+}
+
+/// The tokenizer section, if the base has a tokenizer that is supported.
+fn tokenizer(_options: &PackOptions, _progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
+    Ok(None)
+}

@@ -1,0 +1,135 @@
+//! int8 with one f16 scale per group, and one power of two per tensor that keeps the scales normal.
+
+use super::{LARGEST, Loss};
+use half::f16;
+
+/// The smallest normal f16, 2^-14.
+const SMALLEST_NORMAL: f64 = 6.103_515_625e-5;
+/// The range of `scale_exp` that a file may state.
+const MIN_EXP: i8 = -10;
+
+/// A matrix in int8.
+#[derive(Debug)]
+pub struct Q8 {
+    /// `[rows][cols]` values in -127..=127.
+    pub q: Vec<i8>,
+    /// `[rows][groups]` scales, bits of f16.
+    pub scales: Vec<u16>,
+    /// Power of two on every scale: effective scale = f16 * 2^scale_exp.
+    pub scale_exp: i8,
+    /// What it cost.
+    pub loss: Loss,
+}
+
+impl Q8 {
+    /// Quantises `[rows][cols]` values within ±65504, one scale per row and `group` columns; the last group
+    /// of a row may be short.
+    ///
+    /// Quotients are taken in f64, in which the quotient of an f32 and an effective scale rounds to the
+    /// same integer as the exact one.
+    pub fn new(values: &[f32], cols: usize, group: usize) -> Self {
+        let (cols, group) = (cols.max(1), group.max(1));
+        let groups = || values.chunks_exact(cols).flat_map(|row| row.chunks(group));
+        let steps: Vec<f64> = groups()
+            .map(|g| f64::from(g.iter().fold(0.0f32, |m, v| m.max(v.abs()))) / 127.0)
+            .collect();
+        let scale_exp = scale_exp(&steps);
+        let lift = pow2(-scale_exp);
+        let mut loss = Loss::default();
+        let mut q = Vec::with_capacity(values.len());
+        let mut scales = Vec::with_capacity(steps.len());
+        for (g, step) in groups().zip(&steps) {
+            let mut scale = f16::from_f64(step * lift);
+            if scale.to_f64() < SMALLEST_NORMAL {
+                scale = f16::ZERO;
+                loss.flushed += g.iter().filter(|v| **v != 0.0).count() as u64;
+            }
+            scales.push(scale.to_bits());
+            let effective = scale.to_f64() / lift;
+            for &v in g {
+                let n = if effective == 0.0 {
+                    0.0
+                } else {
+                    (f64::from(v) / effective)
+                        .round_ties_even()
+                        .clamp(-127.0, 127.0)
+                };
+                loss.count(v, (n * effective) as f32);
+                q.push(n as i8);
+            }
+        }
+        Self {
+            q,
+            scales,
+            scale_exp,
+            loss,
+        }
+    }
+}
+
+fn pow2(e: i8) -> f64 {
+    libm::ldexp(1.0, i32::from(e))
+}
+
+/// The exponent nearest 0 for which no scale but 0 is subnormal in f16, else the most negative one that
+/// keeps every scale within f16. Each step is absmax / 127 of a group.
+fn scale_exp(steps: &[f64]) -> i8 {
+    let largest = steps.iter().fold(0.0f64, |m, s| m.max(*s));
+    let smallest = steps
+        .iter()
+        .filter(|s| **s > 0.0)
+        .fold(f64::INFINITY, |m, s| m.min(*s));
+    let fits = |e: i8| f16::from_f64(largest * pow2(-e)).to_f32() <= LARGEST;
+    let normal = |e: i8| f16::from_f64(smallest * pow2(-e)).to_f64() >= SMALLEST_NORMAL;
+    (MIN_EXP..=0)
+        .rev()
+        .take_while(|e| fits(*e))
+        .find(|e| normal(*e))
+        .or_else(|| (MIN_EXP..=0).find(|e| fits(*e)))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        // absmax 127: scale 1. A row of zeros has scale 0 and asks for nothing.
+        let t = Q8::new(&[127.0, -1.5, 2.5, 0.4, 0.0, 0.0, 0.0, 0.0], 4, 32);
+        assert_eq!(t.q, [127, -2, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(t.scales, [0x3c00, 0]);
+        assert_eq!((t.scale_exp, t.loss.flushed), (0, 0));
+    }
+
+    #[test]
+    fn a_short_last_group_has_a_scale_of_its_own() {
+        let mut row = vec![1.0f32; 33];
+        row[32] = 254.0;
+        let t = Q8::new(&row, 33, 32);
+        assert_eq!(t.scales.len(), 2);
+        assert_eq!(t.scales[1], 0x4000);
+        assert_eq!(t.q[32], 127);
+    }
+
+    #[test]
+    fn the_exponent_lifts_small_scales_out_of_the_subnormals() {
+        // 127 * 2^-14 needs no lift; 127 * 2^-15 needs one step.
+        let at = |e: i32| Q8::new(&[libm::ldexpf(127.0, e)], 1, 32).scale_exp;
+        assert_eq!((at(-14), at(-15), at(-24)), (0, -1, -10));
+        // Too small even so: flushed, and counted.
+        let t = Q8::new(&[libm::ldexpf(127.0, -26), 0.0], 2, 32);
+        assert_eq!(
+            (t.q[0], t.scales[0], t.scale_exp, t.loss.flushed),
+            (0, 0, -10, 1)
+        );
+    }
+
+    #[test]
+    fn the_exponent_does_not_lift_large_scales_out_of_range() {
+        // 65504 / 127 = 515.78; times 2^6 is 33010, times 2^7 would be 66020.
+        let t = Q8::new(&[65504.0, 1e-7], 1, 32);
+        assert_eq!(t.scale_exp, -6);
+        assert_eq!((t.q[0], t.q[1], t.loss.flushed), (127, 0, 1));
+    }
+}

@@ -1,0 +1,116 @@
+//! What a packed file is made of, and what storage cost.
+
+use crate::layout::Packed as Stored;
+use crate::quant::Loss;
+use pleach::blob::format::{SectionEntry, SectionKind};
+use pleach::kernels::layout::{Dtype, Layout};
+
+/// One tensor of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorReport {
+    /// Its name: of the base as in the checkpoint, of the others with a prefix.
+    pub name: String,
+    /// How a number is stored.
+    pub dtype: Dtype,
+    /// How rows are interleaved.
+    pub layout: Layout,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// Bytes without the padding of rows, columns and scales.
+    pub net_bytes: u64,
+    /// What storage cost.
+    pub loss: Loss,
+}
+
+/// One section of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionReport {
+    /// What it holds.
+    pub kind: SectionKind,
+    /// Class index of an expert, else 0.
+    pub index: u16,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a packed file is made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// The sections in order.
+    pub sections: Vec<SectionReport>,
+    /// The tensors in order.
+    pub tensors: Vec<TensorReport>,
+}
+
+impl Report {
+    pub(crate) fn tensor(&mut self, name: impl Into<String>, t: &Stored, net_bytes: usize) {
+        self.tensors.push(TensorReport {
+            name: name.into(),
+            dtype: t.dtype,
+            layout: t.layout,
+            rows: t.rows,
+            cols: t.cols,
+            bytes: t.bytes.len() as u64,
+            net_bytes: net_bytes as u64,
+            loss: t.loss,
+        });
+    }
+
+    pub(crate) fn finish(&mut self, file_bytes: usize, entries: &[SectionEntry]) {
+        self.file_bytes = file_bytes as u64;
+        self.sections = entries
+            .iter()
+            .filter_map(|e| {
+                Some(SectionReport {
+                    kind: SectionKind::from_number(e.kind)?,
+                    index: e.index,
+                    bytes: e.length,
+                })
+            })
+            .collect();
+    }
+
+    /// Bytes of all sections of a kind.
+    pub fn bytes(&self, kind: SectionKind) -> u64 {
+        self.sections
+            .iter()
+            .filter(|s| s.kind == kind)
+            .map(|s| s.bytes)
+            .sum()
+    }
+
+    /// Bytes of header, tables and padding: all that is neither weights nor tokenizer, names or provenance.
+    pub fn overhead_bytes(&self) -> u64 {
+        let net: u64 = self.tensors.iter().map(|t| t.net_bytes).sum();
+        let texts = [
+            SectionKind::Names,
+            SectionKind::Tokenizer,
+            SectionKind::Provenance,
+        ];
+        let texts: u64 = texts.into_iter().map(|k| self.bytes(k)).sum();
+        self.file_bytes.saturating_sub(net + texts)
+    }
+
+    /// Header, tables and padding as a share of the file.
+    pub fn overhead_share(&self) -> f64 {
+        self.overhead_bytes() as f64 / self.file_bytes.max(1) as f64
+    }
+
+    /// Values other than 0 that had to become 0 because they are too small to store.
+    pub fn flushed(&self) -> u64 {
+        self.tensors.iter().map(|t| t.loss.flushed).sum()
+    }
+
+    /// The tensor with the largest relative error.
+    pub fn worst(&self) -> Option<&TensorReport> {
+        self.tensors
+            .iter()
+            .max_by(|a, b| a.loss.relative().total_cmp(&b.loss.relative()))
+    }
+}

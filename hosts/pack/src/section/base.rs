@@ -1,0 +1,183 @@
+//! The base: which tensors, in which order, stored how.
+
+use super::config::{features, tensors_before_layers, tensors_per_layer};
+use super::{Storage, Table, net_bytes};
+use crate::error::{PackError, Result};
+use crate::import::Matrix;
+use crate::import::base::BaseConfig;
+use crate::import::modules::{Place, suffix};
+use crate::import::weights::Weights;
+use crate::layout::pack;
+use crate::options::Progress;
+use crate::report::Report;
+use crate::write::Section;
+use pleach::blob::format::{LAYER_TENSORS, Module, NO_LAYER, Role};
+use pleach::hash::Fnv1a;
+use pleach::kernels::layout::{Dtype, Layout};
+
+/// One tensor of the base, as the checkpoint names it and as the file stores it.
+#[derive(Debug)]
+struct Item {
+    name: String,
+    role: u16,
+    layer: u16,
+    rows: usize,
+    cols: usize,
+}
+
+/// The base's tensors, found and checked.
+#[derive(Debug)]
+pub(crate) struct Base {
+    items: Vec<Item>,
+    weights: Weights,
+    /// Bytes of tensors that will be read.
+    pub(crate) bytes: u64,
+    /// Things the user should know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Base {
+    /// Checks that every tensor is there in the right shape.
+    pub(crate) fn plan(config: &BaseConfig, mut weights: Weights) -> Result<Self> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        // A tensor at a time: a config of a billion layers ends at the first that is missing.
+        for item in list(config) {
+            bytes += weights.check(&item.name, item.rows, item.cols)?;
+            items.push(item);
+        }
+        if items.len() > usize::from(u16::MAX) {
+            return Err(PackError::refused(
+                format!(
+                    "the base has {} tensors; at most 65535 are possible",
+                    items.len()
+                ),
+                "use a base with fewer layers",
+            ));
+        }
+        let used: Vec<_> = items.iter().map(|i| i.name.clone()).collect();
+        let mut unused = weights.unused(&used);
+        let tied_head = |n: &str| config.record.tied && n == "lm_head.weight";
+        unused.retain(|n| !n.ends_with(".rotary_emb.inv_freq") && !tied_head(n));
+        let notes = unused
+            .first()
+            .map(|first| {
+                format!("the base's files hold {} tensors that its config.json does not ask for, ignored: {first} first", unused.len())
+            })
+            .into_iter()
+            .collect();
+        Ok(Self {
+            items,
+            weights,
+            bytes,
+            notes,
+        })
+    }
+
+    /// Writes the section; returns the hash of the embedding table's values, if `hash_embedding`.
+    pub(crate) fn write(
+        &mut self,
+        out: &mut Section<'_>,
+        storage: Storage,
+        tied: bool,
+        hash_embedding: bool,
+        progress: &mut dyn Progress,
+        report: &mut Report,
+    ) -> Result<u64> {
+        let mut table = Table::begin(out, self.items.len(), 0);
+        let mut hash = 0;
+        for item in &self.items {
+            let m = self.weights.read(&item.name, item.rows, item.cols)?;
+            if hash_embedding && item.role == Role::Embed as u16 {
+                hash = hash_of(&m);
+            }
+            let (dtype, layout) = if item.rows == 1 && is_vector(item.role) {
+                (Dtype::F32, Layout::Rows)
+            } else if item.role == Role::Embed as u16 && !tied {
+                (storage.base, Layout::Rows)
+            } else {
+                (storage.base, storage.weights)
+            };
+            let t = pack(&m, dtype, layout, storage.group);
+            report.tensor(&item.name, &t, net_bytes(&t, storage.group));
+            table.push(out, item.role, item.layer, &t);
+            progress.advance(self.weights.check(&item.name, item.rows, item.cols)?);
+        }
+        Ok(hash)
+    }
+}
+
+/// FNV-1a of a matrix's values.
+pub(crate) fn hash_of(m: &Matrix) -> u64 {
+    let mut h = Fnv1a::new();
+    h.floats(&m.data);
+    h.value()
+}
+
+/// Norm weights and biases are vectors, stored as f32.
+fn is_vector(role: u16) -> bool {
+    let norm = [Role::FinalNorm, Role::AttnNorm, Role::MlpNorm]
+        .iter()
+        .any(|r| *r as u16 == role);
+    norm || (Role::Bias as u16..Role::ClassifierWeight as u16).contains(&role)
+}
+
+/// The tensors in the file's order.
+fn list(config: &BaseConfig) -> impl Iterator<Item = Item> {
+    let c = config.record;
+    let (hidden, vocab) = (c.hidden as usize, c.vocab as usize);
+    let global = |name: &str, role: Role, rows| Item {
+        name: name.into(),
+        role: role as u16,
+        layer: NO_LAYER,
+        rows,
+        cols: hidden,
+    };
+    let mut first = Vec::with_capacity(tensors_before_layers(&c));
+    first.push(global("model.embed_tokens.weight", Role::Embed, vocab));
+    if !c.tied {
+        first.push(global("lm_head.weight", Role::Head, vocab));
+    }
+    first.push(global("model.norm.weight", Role::FinalNorm, 1));
+    let bias_mask = config.bias_mask;
+    first
+        .into_iter()
+        .chain((0..c.layers as u16).flat_map(move |layer| {
+            let mut items = Vec::with_capacity(tensors_per_layer(bias_mask));
+            let biases = Module::LAYER
+                .into_iter()
+                .filter(|m| bias_mask & m.bit() != 0)
+                .map(|m| Role::Bias as u16 + m as u16);
+            for role in LAYER_TENSORS.into_iter().chain(biases) {
+                let (name, rows, cols) = match role {
+                    r if r == Role::AttnNorm as u16 => ("input_layernorm.weight".into(), 1, hidden),
+                    r if r == Role::MlpNorm as u16 => {
+                        ("post_attention_layernorm.weight".into(), 1, hidden)
+                    }
+                    r => {
+                        let bias = r >= Role::Bias as u16;
+                        let number = r - if bias {
+                            Role::Bias as u16
+                        } else {
+                            Role::Weight as u16
+                        };
+                        let module = Module::from_number(number).unwrap_or(Module::Q);
+                        let (outputs, inputs) = features(&c, Place { module, layer });
+                        if bias {
+                            (format!("{}.bias", suffix(module)), 1, outputs)
+                        } else {
+                            (format!("{}.weight", suffix(module)), outputs, inputs)
+                        }
+                    }
+                };
+                items.push(Item {
+                    name: format!("model.layers.{layer}.{name}"),
+                    role,
+                    layer,
+                    rows,
+                    cols,
+                });
+            }
+            items
+        }))
+}

@@ -1,0 +1,64 @@
+//! What the tests share: fixtures, options, a `Progress` that remembers.
+#![allow(dead_code)]
+
+use pleach_pack::{PackOptions, Progress};
+use std::path::{Path, PathBuf};
+
+/// The fixtures of the repository.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+/// The base that a case names, in `base.txt` or `expected.json`.
+pub fn base_of(case: &Path) -> PathBuf {
+    if let Ok(text) = std::fs::read_to_string(case.join("base.txt")) {
+        return case.join(text.trim());
+    }
+    case.join(expected(case)["base"].as_str().expect("base"))
+}
+
+/// A case's `expected.json`.
+pub fn expected(case: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(case.join("expected.json")).expect("expected.json");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Default options for a base.
+pub fn options(base: impl Into<PathBuf>) -> PackOptions {
+    PackOptions::new(base)
+}
+
+/// Every case of the PEFT fixtures, sorted.
+pub fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<_> = std::fs::read_dir(fixtures().join("peft"))
+        .expect("fixtures")
+        .map(|e| e.expect("entry").path())
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("case-"))
+        })
+        .collect();
+    cases.sort();
+    assert_eq!(cases.len(), 19);
+    cases
+}
+
+/// Remembers what it hears.
+#[derive(Debug, Default)]
+pub struct Heard {
+    pub total: u64,
+    pub done: u64,
+    pub notes: Vec<String>,
+}
+
+impl Progress for Heard {
+    fn start(&mut self, total_bytes: u64) {
+        self.total = total_bytes;
+    }
+    fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+    }
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.into());
+    }
+}
