@@ -1,0 +1,189 @@
+//! Views over packed tensors: what a kernel needs to know, and no more.
+
+use crate::blob::format::{self, TensorEntry};
+use crate::kernels::layout::{self, B_TILE, Dtype, Layout};
+
+/// A `[rows][cols]` matrix in place.
+///
+/// Invariant (by `parse`, or by the constructor): `data` holds exactly
+/// `ceil(rows / lanes)` tiles of [`Tensor::tile_bytes`] bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<'b> {
+    pub(crate) dtype: Dtype,
+    pub(crate) lanes: usize,
+    pub(crate) scale_exp: i8,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) group: usize,
+    pub(crate) data: &'b [u8],
+}
+
+impl<'b> Tensor<'b> {
+    /// The tensor that `entry` describes in `section`; `None` if the bytes are not there.
+    pub(crate) const fn from_entry(section: &'b [u8], entry: &TensorEntry, group: usize) -> Option<Self> {
+        let (Some(dtype), Some(layout)) = (
+            Dtype::from_tag(entry.dtype),
+            Layout::from_tag(entry.layout),
+        ) else {
+            return None;
+        };
+        match format::slice(section, entry.offset as usize, entry.length as usize) {
+            Some(data) => Some(Self {
+                dtype,
+                lanes: layout.tile_rows(),
+                scale_exp: entry.scale_exp,
+                rows: entry.rows as usize,
+                cols: entry.cols as usize,
+                group,
+                data,
+            }),
+            None => None,
+        }
+    }
+
+    /// A row-major f32 matrix `[rows][cols]` that somebody else owns; `None` if the lengths differ.
+    pub fn from_rows(data: &'b [f32], rows: usize, cols: usize) -> Option<Self> {
+        Self::borrowed(data, rows, cols, 1)
+    }
+
+    /// The transposed matrix: `data` is `[cols][rows]` (a Conv1D base's `fan_in_fan_out`).
+    pub fn from_columns(data: &'b [f32], rows: usize, cols: usize) -> Option<Self> {
+        Self::borrowed(data, rows, cols, rows)
+    }
+
+    fn borrowed(data: &'b [f32], rows: usize, cols: usize, lanes: usize) -> Option<Self> {
+        (rows.checked_mul(cols) == Some(data.len()) && lanes > 0).then(|| Self {
+            dtype: Dtype::F32,
+            lanes,
+            scale_exp: 0,
+            rows,
+            cols,
+            group: 32,
+            data: zerocopy::IntoBytes::as_bytes(data),
+        })
+    }
+
+    /// Rows (output features).
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns (input features).
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How its numbers are stored.
+    pub const fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Packed bytes.
+    pub const fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Bytes of one tile of `lanes` rows.
+    pub(crate) const fn tile_bytes(&self) -> usize {
+        match self.dtype {
+            Dtype::Q8 => layout::scale_bytes(self.lanes, self.cols, self.group)
+                .saturating_add(layout::round_up(self.cols, layout::K_STEP).saturating_mul(self.lanes)),
+            _ => self
+                .cols
+                .saturating_mul(self.lanes)
+                .saturating_mul(self.dtype.bytes()),
+        }
+    }
+
+    /// The `n`th tile.
+    pub(crate) const fn tile(&self, n: usize) -> Option<&'b [u8]> {
+        let bytes = self.tile_bytes();
+        format::slice(self.data, n.saturating_mul(bytes), bytes)
+    }
+
+    /// Packed bytes that one row's numbers take, for the counters of a row look-up.
+    pub(crate) const fn row_bytes(&self) -> usize {
+        layout::packed_size(self.dtype, Layout::Rows, 1, self.cols, self.group)
+    }
+}
+
+/// A `[rows][rank]` B panel in place: tiles `[j][lanes]`, for `q8` after one f16 scale per `j`.
+#[derive(Clone, Copy, Debug)]
+pub struct BPanel<'b> {
+    pub(crate) dtype: Dtype,
+    pub(crate) lanes: usize,
+    pub(crate) scale_exp: i8,
+    pub(crate) rows: usize,
+    pub(crate) rank: usize,
+    pub(crate) data: &'b [u8],
+}
+
+impl<'b> BPanel<'b> {
+    /// A row-major f32 B `[rows][rank]` that somebody else owns; `None` if the lengths differ.
+    pub fn from_rows(data: &'b [f32], rows: usize, rank: usize) -> Option<Self> {
+        (rows.checked_mul(rank) == Some(data.len())).then(|| Self {
+            dtype: Dtype::F32,
+            lanes: 1,
+            scale_exp: 0,
+            rows,
+            rank,
+            data: zerocopy::IntoBytes::as_bytes(data),
+        })
+    }
+
+    /// Rows (output features).
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rank of the adapter.
+    pub const fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Packed bytes.
+    pub const fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The panel of a blob.
+    pub(crate) const fn packed(
+        dtype: Dtype,
+        scale_exp: i8,
+        rows: usize,
+        rank: usize,
+        data: &'b [u8],
+    ) -> Self {
+        Self {
+            dtype,
+            lanes: B_TILE,
+            scale_exp,
+            rows,
+            rank,
+            data,
+        }
+    }
+
+    /// The `n`th tile of `lanes` rows.
+    pub(crate) fn tile(&self, n: usize) -> Option<&'b [u8]> {
+        let bytes = self
+            .rank
+            .saturating_mul(self.lanes)
+            .saturating_mul(self.dtype.bytes());
+        let head = layout::b_scale_bytes(self.dtype, self.rank);
+        format::slice(self.data, head.saturating_add(n.saturating_mul(bytes)), bytes)
+    }
+
+    /// The effective scale of column `j`: 1 for floats.
+    pub(crate) fn scale(&self, j: usize) -> f32 {
+        match self.dtype {
+            Dtype::Q8 => match format::array::<2>(self.data, j.saturating_mul(2)) {
+                Some(b) => {
+                    crate::math::from_f16(u16::from_le_bytes(*b)) * crate::math::pow2(self.scale_exp)
+                }
+                None => 0.0,
+            },
+            _ => 1.0,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Activations as kernels read them: each column contiguous, in f32 and quantised by group.
+
+use crate::kernels::layout::{K_STEP, groups, round_up};
+use crate::math;
+
+/// amax below 2^-40: the group is 0.
+const FLOOR: u32 = 0x2b80_0000;
+/// 2^-100.
+const TINY: u32 = 0x0d80_0000;
+/// 2^-20.
+const RELATIVE: f32 = 9.536_743e-7;
+/// 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, ties to even.
+const ROUND: f32 = 12_582_912.0;
+/// The f32 nearest 1/127.
+const INV_127: u32 = 0x3c01_0204;
+
+/// One column of quantised activations.
+///
+/// `q` is `[K_pad]` with zeros from `K` on; `sx` and `sum` have an entry per group: its scale, and the sum
+/// of its `q` (the start value of kernels whose instruction takes one operand unsigned).
+#[derive(Clone, Copy, Debug)]
+pub struct PanelColumn<'a> {
+    /// Quantised values.
+    pub q: &'a [i8],
+    /// Scale per group.
+    pub sx: &'a [f32],
+    /// Sum of `q` per group.
+    pub sum: &'a [i32],
+}
+
+/// Inputs of one operation for all columns of a sweep.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) k: usize,
+    pub(crate) group: usize,
+    /// `[column][k]`.
+    pub(crate) x: &'a [f32],
+    /// Strides of the panel's parts; 0 if nothing in the model is quantised.
+    pub(crate) q_stride: usize,
+    pub(crate) s_stride: usize,
+    pub(crate) q: &'a [i8],
+    pub(crate) sx: &'a [f32],
+    pub(crate) sum: &'a [i32],
+    /// The columns that take part; `None` for all.
+    pub(crate) picks: Option<&'a [u16]>,
+}
+
+impl<'a> Input<'a> {
+    fn index(&self, column: usize) -> usize {
+        match self.picks {
+            Some(p) => p.get(column).map_or(usize::MAX, |&c| c as usize),
+            None => column,
+        }
+    }
+
+    /// Column `c` in f32.
+    pub(crate) fn floats(&self, c: usize) -> &'a [f32] {
+        part(self.x, self.index(c), self.k, self.k)
+    }
+
+    /// Column `c` quantised.
+    pub(crate) fn panel(&self, c: usize) -> PanelColumn<'a> {
+        let i = self.index(c);
+        let n = groups(self.k, self.group);
+        PanelColumn {
+            q: part(self.q, i, self.q_stride, round_up(self.k, K_STEP)),
+            sx: part(self.sx, i, self.s_stride, n),
+            sum: part(self.sum, i, self.s_stride, n),
+        }
+    }
+}
+
+fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
+    let at = index.saturating_mul(stride);
+    all.get(at..at.saturating_add(len)).unwrap_or(&[])
+}
+
+/// Quantises one column: per group amax, scale, values, sum (arithmetic.md, *Activation panel*).
+///
+/// Shapes: `x` [K]; `q` [K padded to 4], written; `sx`, `sum` [groups], written. Returns `false` if a
+/// value is not finite; the outputs are then unspecified.
+#[must_use]
+pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut [i32]) -> bool {
+    let group = group.max(K_STEP);
+    let parts = x.chunks(group).zip(q.chunks_mut(group));
+    for ((x, q), (sx, sum)) in parts.zip(sx.iter_mut().zip(sum.iter_mut())) {
+        let amax = x.iter().fold(0, |m, v| math::magnitude(*v).max(m));
+        if amax >= 0x7f80_0000 {
+            return false;
+        }
+        q.fill(0);
+        *sx = 0.0;
+        *sum = 0;
+        if amax < FLOOR {
+            continue;
+        }
+        let amax = f32::from_bits(amax);
+        let inv = 127.0 / amax;
+        let cut = math::magnitude(amax * RELATIVE).max(TINY);
+        for (x, q) in x.iter().zip(q.iter_mut()) {
+            let v = if math::magnitude(*x) < cut { 0.0 } else { *x };
+            let rounded = (v * inv + ROUND) - ROUND;
+            *q = rounded as i8;
+            *sum += *q as i32;
+        }
+        *sx = amax * f32::from_bits(INV_127);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        // Group 1: amax 2 gives inv 63.5; 1 is exactly between 63 and 64 and goes to the even one.
+        let mut x = [0.0f32; 6];
+        x[..4].copy_from_slice(&[2.0, 1.0, -2.0, 0.5]);
+        let (mut q, mut sx, mut sum) = ([9i8; 8], [9.0; 2], [9; 2]);
+        assert!(quantise(&x, 4, &mut q, &mut sx, &mut sum));
+        assert_eq!(q, [127, 64, -127, 32, 0, 0, 0, 0]);
+        assert_eq!(sum, [96, 0]);
+        assert_eq!(sx[0], 2.0 * f32::from_bits(INV_127));
+        assert_eq!(sx[1], 0.0);
+    }
+
+    #[test]
+    fn floor_and_non_finite() {
+        let floor = f32::from_bits(FLOOR);
+        let below = f32::from_bits(FLOOR - 1);
+        let (mut q, mut sx, mut sum) = ([0i8; 4], [0.0; 1], [0; 1]);
+        assert!(quantise(&[below, -below, 0.0, 0.0], 32, &mut q, &mut sx, &mut sum));
+        assert_eq!((q, sx), ([0; 4], [0.0]));
+        assert!(quantise(&[floor, 0.0, -floor, 0.0], 32, &mut q, &mut sx, &mut sum));
+        assert_eq!(q, [127, 0, -127, 0]);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!quantise(&[0.0, bad], 32, &mut q, &mut sx, &mut sum));
+        }
+    }
+
+    #[test]
+    fn error_is_at_most_half_a_step() {
+        let x: [f32; 64] = core::array::from_fn(|i| ((i * 37 % 64) as f32 - 31.5) * 0.173);
+        let (mut q, mut sx, mut sum) = ([0i8; 64], [0.0; 2], [0; 2]);
+        assert!(quantise(&x, 32, &mut q, &mut sx, &mut sum));
+        for (i, (x, q)) in x.iter().zip(&q).enumerate() {
+            let s = sx[i / 32];
+            // Half a step, plus the rounding of inv and sx (2^-23 of 127 steps each).
+            assert!((x - *q as f32 * s).abs() <= s * (0.5 + 127.0 * 4.0 / 8_388_608.0));
+        }
+    }
+}

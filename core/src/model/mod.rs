@@ -1,0 +1,3 @@
+//! The model as a program: which operation comes when, as a pure function of the config.
+
+pub(crate) mod program;

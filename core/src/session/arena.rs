@@ -1,0 +1,340 @@
+//! The arena: one slice of bytes holds all of a session's state, and one table says how large its parts are.
+
+use crate::blob::Model;
+use crate::error::Error;
+use crate::kernels::attention::LANES;
+use crate::kernels::layout::{K_STEP, groups, round_up};
+use crate::kernels::linear::Choice;
+use crate::kernels::UNIT;
+use crate::session::column::Column;
+use crate::session::options::{Caches, LogitsKind, SessionOptions, Speculate};
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+/// Every part begins at a multiple of this, and so must the arena.
+pub(crate) const ARENA_ALIGN: usize = 16;
+
+/// Number of elements of each part of the arena, in the order in which they lie there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) columns: usize,
+    pub(crate) picks: usize,
+    pub(crate) residual: usize,
+    pub(crate) input: usize,
+    pub(crate) panel: usize,
+    pub(crate) panel_groups: usize,
+    pub(crate) output: usize,
+    pub(crate) ranks: usize,
+    pub(crate) choices: usize,
+    pub(crate) gates: usize,
+    pub(crate) scores: usize,
+    pub(crate) hidden: usize,
+    pub(crate) rows: usize,
+    pub(crate) row_positions: usize,
+    pub(crate) logits: usize,
+    pub(crate) tokens: usize,
+    pub(crate) embeddings: usize,
+    pub(crate) log: usize,
+    pub(crate) log_marks: usize,
+    pub(crate) kv: usize,
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+const fn product(a: usize, b: usize, c: usize) -> usize {
+    a.saturating_mul(b).saturating_mul(c)
+}
+
+/// Rounds rows up to whole units.
+const fn units(rows: usize) -> usize {
+    round_up(rows, UNIT)
+}
+
+/// Columns of the largest sweep.
+pub(crate) const fn max_columns(o: &SessionOptions) -> usize {
+    let chunk = o.chunk as usize;
+    max(
+        chunk.saturating_mul(2),
+        chunk.saturating_add(o.guess_columns()),
+    )
+}
+
+/// Rows of scalings that move with the text; one more is held.
+pub(crate) const fn ring_rows(model: &Model<'_>, o: &SessionOptions) -> usize {
+    if !model.has_classifier() {
+        return 0;
+    }
+    let guesses = match o.speculate {
+        Speculate::Off => 0,
+        _ => 2,
+    };
+    (o.chunk as usize).saturating_mul(2).saturating_add(guesses)
+}
+
+/// Positions that the cache has room for: a multiple of 16.
+pub(crate) const fn cache_positions(o: &SessionOptions) -> usize {
+    round_up(o.context as usize, LANES)
+}
+
+/// The widest input of a matrix.
+pub(crate) const fn widest_input(model: &Model<'_>) -> usize {
+    let c = &model.config;
+    max(
+        max(c.hidden as usize, c.intermediate as usize),
+        (c.heads * c.head_dim) as usize,
+    )
+}
+
+/// Bytes of one cache of one layer's keys, or values.
+pub(crate) const fn cache_bytes(model: &Model<'_>, o: &SessionOptions) -> usize {
+    let c = &model.config;
+    product(
+        (c.kv_heads * c.head_dim) as usize,
+        cache_positions(o),
+        o.kv.bytes(),
+    )
+}
+
+impl Sizes {
+    pub(crate) const fn of(model: &Model<'_>, o: &SessionOptions) -> Self {
+        let c = &model.config;
+        let n = max_columns(o);
+        let k = widest_input(model);
+        let q = units((c.heads * c.head_dim) as usize);
+        let kv = units((c.kv_heads * c.head_dim) as usize);
+        let head_columns = match o.logits {
+            LogitsKind::Last => 1,
+            LogitsKind::Sweep => o.chunk as usize,
+        } + match o.speculate {
+            Speculate::Off => 0,
+            _ => 1,
+        };
+        let widest = max(
+            max(
+                q.saturating_add(kv.saturating_mul(2)),
+                units(c.intermediate as usize).saturating_mul(2),
+            ),
+            units(model.widest_classifier),
+        );
+        let experts = model.n_experts();
+        let width = model.scalings_width();
+        let rows = ring_rows(model, o).saturating_add(1);
+        let caches = match o.caches {
+            Caches::One => 1,
+            Caches::Two => 2,
+        };
+        Self {
+            columns: n,
+            picks: n,
+            residual: product(units(c.hidden as usize), n, 1),
+            input: product(k, n, 1),
+            panel: product(round_up(k, K_STEP), n, 1),
+            panel_groups: product(groups(k, c.group as usize), n, 1),
+            output: max(
+                product(widest, n, 1),
+                product(units(c.vocab as usize), head_columns, 1),
+            ),
+            ranks: product(model.widest_ranks, n, 1),
+            choices: product(experts, 3, 1),
+            gates: product(experts, 3, n),
+            scores: product(
+                c.heads as usize,
+                n,
+                cache_positions(o).saturating_add(1),
+            ),
+            hidden: if model.classifier_depth() > 1 {
+                product(model.widest_classifier, n, 1)
+            } else {
+                0
+            },
+            rows: product(rows, 2, width),
+            row_positions: rows,
+            logits: product(
+                c.vocab as usize,
+                match o.logits {
+                    LogitsKind::Last => 1,
+                    LogitsKind::Sweep => o.chunk as usize,
+                },
+                1,
+            ),
+            tokens: o.context as usize,
+            embeddings: product(o.embedding_rows as usize, c.hidden as usize, 1),
+            log: product(o.log_tokens as usize, width, 1),
+            log_marks: o.log_tokens as usize,
+            kv: product(caches, c.layers as usize, 2).saturating_mul(cache_bytes(model, o)),
+        }
+    }
+
+    /// Bytes of the whole arena.
+    pub(crate) const fn bytes(&self) -> usize {
+        let mut sum = 0usize;
+        let parts = [
+            (self.columns, size_of::<Column>()),
+            (self.picks, 2),
+            (self.residual, 4),
+            (self.input, 4),
+            (self.panel, 1),
+            (self.panel_groups, 4),
+            (self.panel_groups, 4),
+            (self.output, 4),
+            (self.ranks, 4),
+            (self.choices, size_of::<Choice>()),
+            (self.gates, 4),
+            (self.scores, 4),
+            (self.hidden, 4),
+            (self.rows, 4),
+            (self.row_positions, 4),
+            (self.logits, 4),
+            (self.tokens, 4),
+            (self.embeddings, 4),
+            (self.log, 4),
+            (self.log_marks, 4),
+            (self.kv, 1),
+        ];
+        let mut rest: &[(usize, usize)] = &parts;
+        while let Some(((count, size), tail)) = rest.split_first() {
+            sum = sum.saturating_add(round_up(count.saturating_mul(*size), ARENA_ALIGN));
+            rest = tail;
+        }
+        sum
+    }
+}
+
+impl Model<'_> {
+    /// Bytes of the arena that a session with these options needs: exact, and known before flashing.
+    ///
+    /// A blob with an absurd shape gives `usize::MAX`.
+    pub const fn arena_bytes(&self, options: &SessionOptions) -> usize {
+        Sizes::of(self, options).bytes()
+    }
+}
+
+/// The parts of an arena. Shapes in brackets; `n` is the number of columns of the present sweep.
+pub(crate) struct State<'a> {
+    /// `[max_columns]`
+    pub(crate) columns: &'a mut [Column],
+    /// Columns that the classifier or the head works on.
+    pub(crate) picks: &'a mut [u16],
+    /// The residual stream `[hidden][n]`.
+    pub(crate) residual: &'a mut [f32],
+    /// Input of the next matrices `[n][k]`.
+    pub(crate) input: &'a mut [f32],
+    /// The same, quantised `[n][k_pad]`, with scales and sums `[n][groups]`.
+    pub(crate) panel: &'a mut [i8],
+    pub(crate) panel_scales: &'a mut [f32],
+    pub(crate) panel_sums: &'a mut [i32],
+    /// Outputs of matrices `[row][n]`; q, k, v; attention output; gate, up; classifier; logits.
+    pub(crate) output: &'a mut [f32],
+    /// r-vectors `[rank][n]`.
+    pub(crate) ranks: &'a mut [f32],
+    /// Experts selected for the present matrices.
+    pub(crate) choices: &'a mut [Choice],
+    /// Their h `[choice][n]`.
+    pub(crate) gates: &'a mut [f32],
+    /// `[head][n][context + 1]`
+    pub(crate) scores: &'a mut [f32],
+    /// Between layers of the classifier `[picked][width]`.
+    pub(crate) hidden: &'a mut [f32],
+    /// Rows of scalings, each `[2][width]`: as the classifier gave them, and effective. Row 0 is held.
+    pub(crate) rows: &'a mut [f32],
+    /// The position of each row, or [`NO_POSITION`].
+    pub(crate) row_positions: &'a mut [u32],
+    /// `[rows][vocab]`
+    pub(crate) logits: &'a mut [f32],
+    /// All tokens of the text, or slots of embedding rows.
+    pub(crate) tokens: &'a mut [u32],
+    /// `[embedding_rows][hidden]`
+    pub(crate) embeddings: &'a mut [f32],
+    /// `[log_tokens][width]`
+    pub(crate) log: &'a mut [f32],
+    /// The forward (push) that each row of the log belongs to.
+    pub(crate) log_marks: &'a mut [u32],
+    /// `[cache][layer][K, V]`, see [`attention`](crate::kernels::attention).
+    pub(crate) kv: &'a mut [u8],
+}
+
+/// "No position" in [`State::row_positions`].
+pub(crate) const NO_POSITION: u32 = u32::MAX;
+
+/// Cuts parts off the front of an arena.
+struct Carver<'a> {
+    rest: &'a mut [u8],
+}
+
+impl<'a> Carver<'a> {
+    fn take<T: FromBytes + IntoBytes + KnownLayout>(
+        &mut self,
+        count: usize,
+    ) -> Result<&'a mut [T], Error> {
+        let bytes = count.saturating_mul(size_of::<T>());
+        let rest = core::mem::take(&mut self.rest);
+        let (part, rest) = rest
+            .split_at_mut_checked(round_up(bytes, ARENA_ALIGN))
+            .ok_or(Error::Corrupt)?;
+        self.rest = rest;
+        let part = part.get_mut(..bytes).ok_or(Error::Corrupt)?;
+        <[T]>::mut_from_bytes(part).map_err(|_| Error::Misaligned {
+            needed: ARENA_ALIGN as u16,
+        })
+    }
+}
+
+impl<'a> State<'a> {
+    /// Zeroes and carves an arena.
+    pub(crate) fn carve(
+        model: &Model<'_>,
+        options: &SessionOptions,
+        arena: &'a mut [u8],
+    ) -> Result<Self, Error> {
+        let s = Sizes::of(model, options);
+        let found = arena.len();
+        let arena = arena
+            .get_mut(..s.bytes())
+            .ok_or(Error::ArenaTooSmall {
+                needed: s.bytes() as u64,
+                found: found as u64,
+            })?;
+        if (arena.as_ptr() as usize) & (ARENA_ALIGN - 1) != 0 {
+            return Err(Error::Misaligned {
+                needed: ARENA_ALIGN as u16,
+            });
+        }
+        arena.fill(0);
+        let mut c = Carver { rest: arena };
+        let state = Self {
+            columns: c.take(s.columns)?,
+            picks: c.take(s.picks)?,
+            residual: c.take(s.residual)?,
+            input: c.take(s.input)?,
+            panel: c.take(s.panel)?,
+            panel_scales: c.take(s.panel_groups)?,
+            panel_sums: c.take(s.panel_groups)?,
+            output: c.take(s.output)?,
+            ranks: c.take(s.ranks)?,
+            choices: c.take(s.choices)?,
+            gates: c.take(s.gates)?,
+            scores: c.take(s.scores)?,
+            hidden: c.take(s.hidden)?,
+            rows: c.take(s.rows)?,
+            row_positions: c.take(s.row_positions)?,
+            logits: c.take(s.logits)?,
+            tokens: c.take(s.tokens)?,
+            embeddings: c.take(s.embeddings)?,
+            log: c.take(s.log)?,
+            log_marks: c.take(s.log_marks)?,
+            kv: c.take(s.kv)?,
+        };
+        state.row_positions.fill(NO_POSITION);
+        Ok(state)
+    }
+}
+
+/// One row of scalings: as the classifier gave them, or effective.
+pub(crate) fn scalings_row(rows: &[f32], width: usize, row: usize, effective: bool) -> Option<&[f32]> {
+    let at = row
+        .saturating_mul(2)
+        .saturating_add(effective as usize)
+        .saturating_mul(width);
+    rows.get(at..at.saturating_add(width))
+}

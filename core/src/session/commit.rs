@@ -1,0 +1,172 @@
+//! What a finished sweep leaves behind: positions, logits, log, guesses.
+
+use crate::error::{Error, Pass};
+use crate::math;
+use crate::session::arena::scalings_row;
+use crate::session::column::{Column, Sweep};
+use crate::session::{START, Session};
+
+impl Session<'_, '_> {
+    /// Takes over the results of the sweep that has just ended.
+    ///
+    /// Errors: [`Error::NonFinite`] if a committed logit is not finite; nothing is committed then.
+    pub(crate) fn commit(&mut self) -> Result<(), Error> {
+        let n = self.sweep.columns as usize;
+        let picked = self.sweep.picked as usize;
+        self.check_logits(picked)?;
+        self.sweep = Sweep::default();
+        let first = self.routed;
+        let guessed = self.guess.next;
+        let pushed = self.pushed;
+        let (mut scaled_guess, mut next, mut after) = (false, None, None);
+        for c in 0..n {
+            let Some(&column) = self.state.columns.get(c) else {
+                break;
+            };
+            if column.has(Column::DEAD) {
+                continue;
+            }
+            let head = self.head_slot(c, picked);
+            if column.has(Column::GUESS) {
+                scaled_guess |= column.pass() == Pass::Scaling;
+            } else {
+                match column.pass() {
+                    Pass::Scaling => self.scaled = column.pos + 1,
+                    Pass::Routed => {
+                        self.routed = column.pos + 1;
+                        self.keep_log(column.pos);
+                    }
+                }
+            }
+            let Some(head) = head else { continue };
+            if column.pass() == Pass::Routed && !column.has(Column::GUESS) {
+                self.keep_logits(column.pos, head, picked);
+            } else {
+                let drawn = self.draw(head, picked);
+                if column.pos + 1 == pushed {
+                    next = Some(drawn);
+                } else {
+                    after = Some(drawn);
+                }
+            }
+        }
+        if self.routed > first && !self.keeps_all_logits() && self.routed < pushed {
+            self.logits_count = 0;
+        }
+        if scaled_guess {
+            self.guess.next = guessed;
+            self.guess.scaled = true;
+            self.guess.after = after;
+        } else {
+            self.guess.forget();
+            self.guess.next = next;
+        }
+        Ok(())
+    }
+
+    /// The place of column `c` among those that have logits.
+    fn head_slot(&self, c: usize, picked: usize) -> Option<usize> {
+        self.state
+            .picks
+            .iter()
+            .take(picked)
+            .position(|p| *p as usize == c)
+    }
+
+    fn head_logits(&self, slot: usize, picked: usize) -> impl Iterator<Item = f32> + '_ {
+        self.state
+            .output
+            .iter()
+            .skip(slot)
+            .step_by(picked.max(1))
+            .take(self.model.config.vocab as usize)
+            .copied()
+    }
+
+    fn check_logits(&mut self, picked: usize) -> Result<(), Error> {
+        for slot in 0..picked {
+            if self.head_logits(slot, picked).all(math::is_finite) {
+                continue;
+            }
+            let Some(column) = self
+                .state
+                .picks
+                .get(slot)
+                .and_then(|c| self.state.columns.get_mut(*c as usize))
+            else {
+                return Err(Error::Corrupt);
+            };
+            if column.has(Column::GUESS) {
+                column.kill();
+            } else {
+                return Err(Error::NonFinite {
+                    pass: column.pass(),
+                    position: column.pos,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn draw(&self, slot: usize, picked: usize) -> u32 {
+        self.guess.draw(self.head_logits(slot, picked))
+    }
+
+    fn keep_logits(&mut self, position: u32, slot: usize, picked: usize) {
+        let vocab = self.model.config.vocab as usize;
+        let follows = position == self.logits_first + self.logits_count && self.keeps_all_logits();
+        let row = if follows && self.logits_in_sweep(position) {
+            self.logits_count
+        } else {
+            self.logits_first = position;
+            self.logits_count = 0;
+            0
+        };
+        let from = self
+            .state
+            .output
+            .iter()
+            .skip(slot)
+            .step_by(picked.max(1));
+        if let Some(to) = self.state.logits.chunks_exact_mut(vocab.max(1)).nth(row as usize) {
+            to.iter_mut().zip(from).for_each(|(t, v)| *t = *v);
+            self.logits_count = row + 1;
+        }
+    }
+
+    /// Whether `position` is not the first routed one of this sweep.
+    fn logits_in_sweep(&self, position: u32) -> bool {
+        self.state
+            .columns
+            .iter()
+            .find(|c| c.pass() == Pass::Routed && !c.has(Column::GUESS))
+            .is_some_and(|c| c.pos < position)
+    }
+
+    fn keep_log(&mut self, position: u32) {
+        let token = self.state.tokens.get(position as usize).copied();
+        if token.is_some_and(|t| t & START != 0) {
+            self.forwards = self.forwards.wrapping_add(1);
+        }
+        let Some(row) = self.row_of(position) else {
+            return;
+        };
+        if !self.logging || !self.mode.is_some_and(|m| m.needs_scaling()) {
+            return;
+        }
+        let width = self.model.scalings_width();
+        let at = self.log_len as usize;
+        let slots = (
+            self.state.log.chunks_exact_mut(width.max(1)).nth(at),
+            self.state.log_marks.get_mut(at),
+        );
+        match (scalings_row(self.state.rows, width, row as usize, false), slots) {
+            (Some(from), (Some(to), Some(mark))) => {
+                to.iter_mut().zip(from).for_each(|(t, v)| *t = *v);
+                *mark = self.forwards;
+                self.log_len += 1;
+            }
+            _ => self.log_dropped = self.log_dropped.saturating_add(1),
+        }
+    }
+}

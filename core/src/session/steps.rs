@@ -1,0 +1,483 @@
+//! The operations that are not split into rows: each is done whole.
+
+use crate::blob::{Model, Tensor};
+use crate::error::{Error, Pass};
+use crate::kernels::attention::{self, LANES};
+use crate::kernels::layout::{Dtype, groups, round_up};
+use crate::kernels::linear::{LoraSource, LoraTerm, add_deltas};
+use crate::kernels::panel::{self, Input};
+use crate::kernels::scalar::Acc;
+use crate::kernels::{BLOCK, UNIT};
+use crate::math::{self, Sum16, flush};
+use crate::session::arena::State;
+use crate::session::column::{Column, Sweep};
+use crate::session::gates::GateInputs;
+use crate::session::sweep::{Machine, cache_ranges};
+use crate::session::options::Counters;
+
+/// An activation of column `column` is not finite: an error, unless the column is a guess, which is
+/// dropped.
+fn not_finite(column: &mut Column) -> Result<(), Error> {
+    if column.has(Column::GUESS) {
+        column.kill();
+        return Ok(());
+    }
+    Err(Error::NonFinite {
+        pass: column.pass(),
+        position: column.pos,
+    })
+}
+
+/// The values of a vector tensor, f32 little-endian.
+pub(crate) fn vector<'b>(t: &Tensor<'b>) -> impl Iterator<Item = f32> + 'b {
+    t.data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))
+}
+
+impl<'m> Machine<'m> {
+    pub(crate) fn gate_inputs<'a>(&self, columns: &'a [Column], rows: &'a [f32]) -> GateInputs<'a> {
+        GateInputs {
+            columns,
+            rows,
+            width: self.model.scalings_width(),
+            layerwise: self.xlora.layerwise_scalings,
+            experts: self.model.n_experts(),
+            global: self.xlora.global_scaling_weight,
+        }
+    }
+
+    /// Token rows, with the deltas of an embedding site: `(row + d) * embed_scale`, flushed.
+    pub(crate) fn embed(
+        &self,
+        state: &mut State<'_>,
+        sweep: &mut Sweep,
+        counters: &mut Counters,
+    ) -> Result<u64, Error> {
+        let n = sweep.columns as usize;
+        let config = &self.model.config;
+        let hidden = config.hidden as usize;
+        let table = self.model.embed().ok_or(Error::Corrupt)?;
+        let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
+        for (c, column) in columns.iter().enumerate() {
+            let rows = state.residual.chunks_exact_mut(n.max(1));
+            let slots = rows.filter_map(|r| r.get_mut(c));
+            let row = column.input as usize;
+            if column.has(Column::EMBEDDING) {
+                let at = row.saturating_mul(hidden);
+                let from = state
+                    .embeddings
+                    .get(at..at.saturating_add(hidden))
+                    .ok_or(Error::Corrupt)?;
+                slots.zip(from).for_each(|(x, v)| *x = *v);
+            } else {
+                table_row(&table, row, slots)?;
+                counters.weight_bytes += table.row_bytes() as u64;
+            }
+        }
+        let mut macs = (hidden * n) as u64;
+        if let Some(site) = self.model.embed_site().and_then(|s| self.model.site(s)) {
+            let sites = [Some(site), None, None];
+            let (count, _) = self.gate_inputs(columns, state.rows).choose(
+                self.model,
+                sites,
+                state.choices,
+                state.gates,
+            )?;
+            let term = LoraTerm {
+                source: LoraSource::Model(self.model, sites),
+                selected: state.choices.get(..count as usize).ok_or(Error::Corrupt)?,
+                h: state.gates,
+                columns: n,
+            };
+            macs += embed_ranks(&term, columns, state.ranks, counters)?;
+            for unit in 0..hidden.div_ceil(UNIT) {
+                embed_unit(&term, state.ranks, unit, n, state.residual);
+            }
+        }
+        let scale = config.embed_scale;
+        for (row, columns_of_row) in state.residual.chunks_exact_mut(n.max(1)).enumerate() {
+            if row >= hidden {
+                break;
+            }
+            for (x, column) in columns_of_row.iter_mut().zip(columns) {
+                let v = if column.has(Column::EMBEDDING) {
+                    *x
+                } else {
+                    *x * scale
+                };
+                *x = flush(v);
+            }
+        }
+        counters.macs += macs;
+        Ok(macs)
+    }
+
+    /// RMSNorm of the residual stream into the next input: `(x * inv) * w`, flushed.
+    pub(crate) fn norm(
+        &self,
+        state: &mut State<'_>,
+        sweep: &Sweep,
+        weight: &Tensor<'_>,
+        counters: &mut Counters,
+    ) -> Result<u64, Error> {
+        let n = sweep.columns as usize;
+        let hidden = self.model.config.hidden as usize;
+        let columns = state.columns.get_mut(..n).ok_or(Error::Corrupt)?;
+        let inputs = state.input.chunks_exact_mut(hidden.max(1));
+        for ((c, column), out) in columns.iter_mut().enumerate().zip(inputs) {
+            let mut squares = Sum16::new();
+            let stream = state.residual.iter().skip(c).step_by(n.max(1));
+            for (i, (out, x)) in out.iter_mut().zip(stream).enumerate() {
+                let x = flush(*x);
+                *out = x;
+                squares.add(i, x * x);
+            }
+            let sum = squares.finish();
+            if !math::is_finite(sum) {
+                not_finite(column)?;
+            }
+            if column.has(Column::DEAD) {
+                out.fill(0.0);
+                continue;
+            }
+            let inv = 1.0 / math::sqrt(sum / hidden as f32 + self.model.config.rms_eps);
+            for (x, w) in out.iter_mut().zip(vector(weight)) {
+                *x = flush((*x * inv) * w);
+            }
+        }
+        counters.weight_bytes += weight.bytes() as u64;
+        Ok((hidden * n * 2) as u64)
+    }
+
+    /// Rotates q and k: pairs (i, i + dim/2), each product rounded, results flushed.
+    pub(crate) fn rope(&self, state: &mut State<'_>, sweep: &Sweep) -> Result<u64, Error> {
+        let n = sweep.columns as usize;
+        let c = &self.model.config;
+        let (dim, half) = (c.head_dim as usize, c.rope_dim as usize / 2);
+        let freqs = self.model.inv_freq().ok_or(Error::Corrupt)?;
+        let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
+        let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
+        for (i, f) in freqs.as_chunks::<4>().0.iter().enumerate() {
+            let f = f32::from_le_bytes(*f);
+            for (col, column) in columns.iter().enumerate() {
+                let (sin, cos) = math::sincos(column.pos as f32 * f);
+                for (first, heads) in [(0, c.heads as usize), (k_at, c.kv_heads as usize)] {
+                    for head in 0..heads {
+                        let lo_at = (first + head * dim + i) * n + col;
+                        let hi_at = lo_at + half * n;
+                        let (Some(&lo), Some(&hi)) =
+                            (state.output.get(lo_at), state.output.get(hi_at))
+                        else {
+                            return Err(Error::Corrupt);
+                        };
+                        if let Some(v) = state.output.get_mut(lo_at) {
+                            *v = flush(lo * cos - hi * sin);
+                        }
+                        if let Some(v) = state.output.get_mut(hi_at) {
+                            *v = flush(hi * cos + lo * sin);
+                        }
+                    }
+                }
+            }
+        }
+        Ok((half * n * 4 * (c.heads + c.kv_heads) as usize) as u64)
+    }
+
+    /// Writes k and v into the cache of each column's pass.
+    pub(crate) fn store(
+        &self,
+        state: &mut State<'_>,
+        sweep: &Sweep,
+        layer: usize,
+    ) -> Result<u64, Error> {
+        let n = sweep.columns as usize;
+        let c = &self.model.config;
+        let (dim, heads) = (c.head_dim as usize, c.kv_heads as usize);
+        let context = crate::session::arena::cache_positions(self.options);
+        let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
+        let v_at = k_at + round_up(heads * dim, UNIT);
+        let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
+        for (col, column) in columns.iter().enumerate() {
+            let pos = column.position();
+            let [keys, values] = cache_ranges(self.model, self.options, layer, column.pass());
+            let value = |row: usize| state.output.get(row * n + col).copied().unwrap_or(0.0);
+            let keys = state.kv.get_mut(keys).ok_or(Error::Corrupt)?;
+            for head in 0..heads {
+                for d in 0..dim {
+                    let tile = head * (context / LANES) + pos / LANES;
+                    let index = (tile * dim + d) * LANES + pos % LANES;
+                    attention::store(keys, self.options.kv, index, value(k_at + head * dim + d));
+                }
+            }
+            let values = state.kv.get_mut(values).ok_or(Error::Corrupt)?;
+            for head in 0..heads {
+                for d in 0..dim {
+                    let index = (head * context + pos) * dim + d;
+                    attention::store(values, self.options.kv, index, value(v_at + head * dim + d));
+                }
+            }
+        }
+        Ok((2 * heads * dim * n) as u64)
+    }
+
+    /// Attention output `[row][n]` → input `[n][row]`.
+    pub(crate) fn gather(&self, state: &mut State<'_>, sweep: &Sweep) -> u64 {
+        let n = (sweep.columns as usize).max(1);
+        let width = (self.model.config.heads * self.model.config.head_dim) as usize;
+        let inputs = state.input.chunks_exact_mut(width.max(1)).take(n);
+        for (c, input) in inputs.enumerate() {
+            let from = state.output.iter().skip(c).step_by(n);
+            input.iter_mut().zip(from).for_each(|(x, y)| *x = *y);
+        }
+        (width * n) as u64
+    }
+
+    /// SwiGLU: `(g * sigmoid(g)) * up`, flushed, into the input of the down projection.
+    pub(crate) fn act(&self, state: &mut State<'_>, sweep: &Sweep) -> u64 {
+        let n = (sweep.columns as usize).max(1);
+        let width = self.model.config.intermediate as usize;
+        let up_at = round_up(width, UNIT) * n;
+        let inputs = state.input.chunks_exact_mut(width.max(1)).take(n);
+        for (c, input) in inputs.enumerate() {
+            let gate = state.output.iter().skip(c).step_by(n);
+            let up = state.output.iter().skip(up_at + c).step_by(n);
+            for (x, (g, up)) in input.iter_mut().zip(gate.zip(up)) {
+                *x = flush((*g * math::sigmoid(*g)) * *up);
+            }
+        }
+        (width * n * 4) as u64
+    }
+
+    /// Quantises the input's columns, or only the picked ones.
+    pub(crate) fn quantise(
+        &self,
+        state: &mut State<'_>,
+        n: usize,
+        k: usize,
+        picked: Option<usize>,
+    ) -> Result<(), Error> {
+        let group = self.model.config.group as usize;
+        let count = groups(k, group).max(1);
+        let parts = state
+            .input
+            .chunks_exact(k.max(1))
+            .zip(state.panel.chunks_exact_mut(round_up(k, 4).max(1)))
+            .zip(
+                state
+                    .panel_scales
+                    .chunks_exact_mut(count)
+                    .zip(state.panel_sums.chunks_exact_mut(count)),
+            )
+            .zip(state.columns.iter_mut())
+            .take(n);
+        for (c, (((x, q), (sx, sum)), column)) in parts.enumerate() {
+            let wanted = picked.is_none_or(|p| {
+                state
+                    .picks
+                    .get(..p)
+                    .is_some_and(|list| list.contains(&(c as u16)))
+            });
+            if !wanted {
+                continue;
+            }
+            if !panel::quantise(x, group, q, sx, sum) {
+                not_finite(column)?;
+                q.fill(0);
+                sx.fill(0.0);
+                sum.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the columns with `flag`; returns their number.
+    pub(crate) fn pick(&self, state: &mut State<'_>, n: usize, flag: u16) -> u16 {
+        let mut count = 0;
+        let mut slots = state.picks.iter_mut();
+        for (c, column) in state.columns.iter().enumerate().take(n) {
+            if column.has(flag)
+                && let Some(slot) = slots.next()
+            {
+                *slot = c as u16;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Outputs of a classifier layer `[row][picked]` → the next one's input `[picked][row]`.
+    pub(crate) fn classifier_input(&self, state: &mut State<'_>, picked: usize, width: usize) {
+        let relu = self.model.classifier_relu();
+        let inputs = state.hidden.chunks_exact_mut(width.max(1)).take(picked);
+        for (c, input) in inputs.enumerate() {
+            let from = state.output.iter().skip(c).step_by(picked.max(1));
+            for (x, y) in input.iter_mut().zip(from) {
+                *x = if relu { math::relu(*y) } else { *y };
+            }
+        }
+    }
+
+    /// Classifier outputs → scalings and effective scalings of each column's row.
+    pub(crate) fn route(&self, state: &mut State<'_>, sweep: &Sweep) -> Result<u64, Error> {
+        let picked = sweep.picked as usize;
+        let width = self.model.scalings_width();
+        let experts = self.model.n_experts();
+        for p in 0..picked {
+            let column = state
+                .picks
+                .get(p)
+                .and_then(|&c| state.columns.get_mut(c as usize))
+                .ok_or(Error::Corrupt)?;
+            let row = column.route_row as usize;
+            let at = row.saturating_mul(2).saturating_mul(width);
+            let (raw, effective) = state
+                .rows
+                .get_mut(at..at.saturating_add(width.saturating_mul(2)))
+                .and_then(|r| r.split_at_mut_checked(width))
+                .ok_or(Error::Corrupt)?;
+            let from = state.output.iter().skip(p).step_by(picked.max(1));
+            raw.iter_mut().zip(from).for_each(|(s, y)| *s = *y);
+            if raw.iter().all(|s| math::is_finite(*s)) {
+                crate::xlora::scalings_from_logits(raw, self.xlora, experts);
+                for (raw, out) in raw
+                    .chunks_exact(experts.max(1))
+                    .zip(effective.chunks_exact_mut(experts.max(1)))
+                {
+                    crate::xlora::get_maybe_topk_scalings(raw, self.xlora, out)?;
+                }
+            } else {
+                not_finite(column)?;
+            }
+            let dead = column.has(Column::DEAD);
+            if let Some(position) = state.row_positions.get_mut(row) {
+                *position = if dead {
+                    crate::session::arena::NO_POSITION
+                } else {
+                    column.pos
+                };
+            }
+        }
+        Ok((width * picked * 4) as u64)
+    }
+}
+
+/// Adds one row of the embedding table to nothing: f32(q) * sw, or the float itself.
+fn table_row<'a>(
+    t: &Tensor<'_>,
+    row: usize,
+    out: impl Iterator<Item = &'a mut f32>,
+) -> Result<(), Error> {
+    let lanes = t.lanes.max(1);
+    let tile = t.tile(row / lanes).ok_or(Error::Corrupt)?;
+    let lane = row % lanes;
+    for (k, out) in out.enumerate().take(t.cols) {
+        *out = element(t, tile, lane, k).ok_or(Error::Corrupt)?;
+    }
+    Ok(())
+}
+
+/// Element `k` of a lane of a tile.
+fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
+    let lanes = t.lanes.max(1);
+    Some(match t.dtype {
+        Dtype::Q8 => {
+            let scale_at = (k / t.group.max(1)) * lanes + lane;
+            let scale = tile.as_chunks::<2>().0.get(scale_at)?;
+            let scale = math::from_f16(u16::from_le_bytes(*scale)) * math::pow2(t.scale_exp);
+            let head = crate::kernels::layout::scale_bytes(lanes, t.cols, t.group);
+            let q = *tile.get(head + (k / 4) * 4 * lanes + lane * 4 + k % 4)? as i8;
+            q as f32 * scale
+        }
+        Dtype::F16 => {
+            math::from_f16(u16::from_le_bytes(*tile.as_chunks::<2>().0.get(k * lanes + lane)?))
+        }
+        Dtype::F32 => f32::from_le_bytes(*tile.as_chunks::<4>().0.get(k * lanes + lane)?),
+    })
+}
+
+/// The r-vectors of an embedding site: the token's row of A, gated. Returns the multiply-accumulates.
+fn embed_ranks(
+    term: &LoraTerm<'_>,
+    columns: &[Column],
+    ranks: &mut [f32],
+    counters: &mut Counters,
+) -> Result<u64, Error> {
+    let n = columns.len().max(1);
+    let mut macs = 0;
+    for (choice, gates) in term.selected.iter().zip(term.h.chunks_exact(n)) {
+        let lora = term
+            .source
+            .get(0, choice.class as usize)
+            .ok_or(Error::Corrupt)?;
+        let at = (choice.row as usize).saturating_mul(n);
+        let rows = ranks.get_mut(at..).ok_or(Error::Corrupt)?;
+        for ((c, column), h) in columns.iter().enumerate().zip(gates) {
+            let takes = *h != 0.0 && !column.has(Column::EMBEDDING);
+            if takes {
+                counters.weight_bytes += lora.a.row_bytes() as u64;
+                macs += (lora.b.rank() * (lora.b.rows() + 1)) as u64;
+            }
+            let tile = lora.a.tile(column.input as usize);
+            for (j, row) in rows.chunks_exact_mut(n).enumerate().take(lora.b.rank()) {
+                let a = tile.and_then(|t| element(&lora.a, t, 0, j));
+                let u = match a {
+                    Some(a) if takes => flush(flush(a) * *h) * lora.b.scale(j),
+                    _ => 0.0,
+                };
+                if let Some(slot) = row.get_mut(c) {
+                    *slot = u;
+                }
+            }
+        }
+        counters.weight_bytes += lora.b.bytes() as u64;
+    }
+    Ok(macs)
+}
+
+/// Adds the deltas of 16 dimensions to the residual stream's embedding rows.
+fn embed_unit(term: &LoraTerm<'_>, ranks: &[f32], unit: usize, n: usize, residual: &mut [f32]) {
+    for start in (0..n).step_by(BLOCK) {
+        let len = (n - start).min(BLOCK);
+        let mut acc: Acc<UNIT> = [[0.0; BLOCK]; UNIT];
+        let rows = residual.chunks_exact_mut(n.max(1)).skip(unit * UNIT);
+        for (acc, row) in acc.iter_mut().zip(rows) {
+            let row = row.iter().skip(start);
+            acc.iter_mut().zip(row).for_each(|(a, x)| *a = *x);
+        }
+        add_deltas(term, ranks, 0, unit, start, len, &mut acc);
+        let rows = residual.chunks_exact_mut(n.max(1)).skip(unit * UNIT);
+        for (acc, row) in acc.iter().zip(rows) {
+            let row = row.iter_mut().skip(start);
+            row.zip(acc).take(len).for_each(|(x, a)| *x = *a);
+        }
+    }
+}
+
+/// The views of `state`'s input that matrices read.
+pub(crate) fn input_of<'a>(
+    model: &Model<'_>,
+    k: usize,
+    parts: (&'a [f32], &'a [i8], &'a [f32], &'a [i32]),
+    picks: Option<&'a [u16]>,
+) -> Input<'a> {
+    let group = model.config.group as usize;
+    let (x, q, sx, sum) = parts;
+    Input {
+        k,
+        group,
+        x,
+        q_stride: round_up(k, 4),
+        s_stride: groups(k, group),
+        q,
+        sx,
+        sum,
+        picks,
+    }
+}
+
+/// Whether attention's caches are one for both passes.
+pub(crate) fn cache_index(caches: crate::session::options::Caches, pass: Pass) -> usize {
+    match (caches, pass) {
+        (crate::session::options::Caches::Two, Pass::Routed) => 1,
+        _ => 0,
+    }
+}

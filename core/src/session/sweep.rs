@@ -1,0 +1,470 @@
+//! `advance`: the only forward pass.
+
+use crate::blob::format::Module;
+use crate::blob::{Model, Site};
+use crate::error::{Error, Pass};
+use crate::kernels::attention::{AttentionJob, LayerCache, Step};
+use crate::kernels::layout::Dtype;
+use crate::kernels::linear::{LinearJob, LoraAJob, LoraSource, LoraTerm, Part};
+use crate::kernels::work::Job;
+use crate::kernels::{A_UNIT, Executor, Kernels, UNIT, Work};
+use crate::model::program::{Group, Op, op};
+use crate::session::arena::{State, cache_bytes, cache_positions};
+use crate::session::column::{Column, Sweep};
+use crate::session::options::{Budget, Counters, SessionOptions};
+use crate::session::steps::{cache_index, input_of};
+use crate::xlora::XLoraConfig;
+use core::ops::Range;
+
+/// What a sweep reads and never writes.
+pub(crate) struct Machine<'m> {
+    pub(crate) model: &'m Model<'m>,
+    pub(crate) options: &'m SessionOptions,
+    pub(crate) xlora: &'m XLoraConfig,
+    pub(crate) kernels: Kernels,
+}
+
+/// The rows of one operation.
+struct Rows {
+    /// Units of work.
+    units: usize,
+    /// Rows in a unit.
+    tile: usize,
+    /// Floats of a unit's outputs.
+    floats: usize,
+    /// Multiply-accumulates of a row over all columns.
+    cost: u64,
+}
+
+/// Place of a layer's keys and values in the arena's cache, for one pass.
+pub(crate) fn cache_ranges(
+    model: &Model<'_>,
+    options: &SessionOptions,
+    layer: usize,
+    pass: Pass,
+) -> [Range<usize>; 2] {
+    let bytes = cache_bytes(model, options);
+    let layers = model.config.layers as usize;
+    let at = (cache_index(options.caches, pass) * layers + layer) * 2 * bytes;
+    [at..at + bytes, at + bytes..at + 2 * bytes]
+}
+
+impl<'m> Machine<'m> {
+    /// Runs a sweep until it is done (`Ok(true)`) or the budget is used up (`Ok(false)`).
+    ///
+    /// Errors: [`Error::NonFinite`]; [`Error::Corrupt`] if the blob's tables changed under us.
+    pub(crate) fn advance(
+        &self,
+        state: &mut State<'_>,
+        sweep: &mut Sweep,
+        counters: &mut Counters,
+        executor: &mut dyn Executor,
+        budget: Budget,
+    ) -> Result<bool, Error> {
+        let layers = self.model.config.layers;
+        let depth = self.model.classifier_depth() as u32;
+        let mut left = budget.0 as u64;
+        loop {
+            let op = op(layers, depth, sweep.pc);
+            if op == Op::End {
+                return Ok(true);
+            }
+            let cost = match self.whole(op, state, sweep, counters)? {
+                Some(cost) => {
+                    sweep.pc += 1;
+                    cost
+                }
+                None => self.rows(op, state, sweep, counters, executor, left)?,
+            };
+            if budget != Budget::UNLIMITED {
+                left = left.saturating_sub(cost.max(1));
+                if left == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// The operations that are done whole; `None` for those that are rows.
+    fn whole(
+        &self,
+        op: Op,
+        state: &mut State<'_>,
+        sweep: &mut Sweep,
+        counters: &mut Counters,
+    ) -> Result<Option<u64>, Error> {
+        Ok(Some(match op {
+            Op::Embed => self.embed(state, sweep, counters)?,
+            Op::Norm { layer, mlp } => {
+                let record = self.model.layer(layer as usize).ok_or(Error::Corrupt)?;
+                let weight = self.model.norm(&record, mlp).ok_or(Error::Corrupt)?;
+                self.norm(state, sweep, &weight, counters)?
+            }
+            Op::FinalNorm => {
+                let weight = self.model.final_norm().ok_or(Error::Corrupt)?;
+                let cost = self.norm(state, sweep, &weight, counters)?;
+                sweep.picked = self.pick(state, sweep.columns as usize, Column::ROUTE);
+                cost
+            }
+            Op::Rope { layer } => {
+                let record = self.model.layer(layer as usize).ok_or(Error::Corrupt)?;
+                match record.rope {
+                    0 => 0,
+                    _ => self.rope(state, sweep)?,
+                }
+            }
+            Op::Store { layer } => self.store(state, sweep, layer as usize)?,
+            Op::Gather => self.gather(state, sweep),
+            Op::Act => self.act(state, sweep),
+            Op::Route => {
+                let cost = self.route(state, sweep)?;
+                sweep.picked = self.pick(state, sweep.columns as usize, Column::HEAD);
+                cost
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Runs as many units of an operation as the budget allows, at least one; returns their cost.
+    fn rows(
+        &self,
+        op: Op,
+        state: &mut State<'_>,
+        sweep: &mut Sweep,
+        counters: &mut Counters,
+        executor: &mut dyn Executor,
+        left: u64,
+    ) -> Result<u64, Error> {
+        let first = sweep.unit as usize;
+        if first == 0 {
+            self.begin(op, state, sweep, counters)?;
+        }
+        let n = sweep.columns as usize;
+        let inputs = (
+            &*state.input,
+            &*state.panel,
+            &*state.panel_scales,
+            &*state.panel_sums,
+        );
+        let mut run = |job: Job<'_>, rows: Rows, out: &mut [f32]| -> Result<u64, Error> {
+            if rows.units == 0 || first >= rows.units {
+                sweep.unit = 0;
+                sweep.pc += 1;
+                return Ok(0);
+            }
+            let unit_cost = rows.cost.saturating_mul(rows.tile as u64).max(1);
+            let take = (rows.units - first).min((left / unit_cost).max(1) as usize);
+            let out = out
+                .get_mut(first * rows.floats..(first + take) * rows.floats)
+                .ok_or(Error::Corrupt)?;
+            let cost = rows.cost.min(u32::MAX as u64) as u32;
+            executor.run(Work::new(job, first, out, rows.floats, rows.tile, cost));
+            sweep.unit = (first + take) as u32;
+            if first + take == rows.units {
+                sweep.unit = 0;
+                sweep.pc += 1;
+            }
+            Ok(unit_cost.saturating_mul(take as u64))
+        };
+        match op {
+            Op::LoraA { layer, group } => {
+                let (_, sites, k) = self.group(layer, group)?;
+                let job = LoraAJob {
+                    kernels: self.kernels,
+                    input: input_of(self.model, k, inputs, None),
+                    term: LoraTerm {
+                        source: LoraSource::Model(self.model, sites),
+                        selected: chosen(state.choices, sweep.chosen)?,
+                        h: state.gates,
+                        columns: n,
+                    },
+                };
+                let rows = Rows {
+                    units: sweep.lora_rows as usize / A_UNIT,
+                    tile: A_UNIT,
+                    floats: A_UNIT * n,
+                    cost: (k * n) as u64,
+                };
+                run(Job::LoraA(&job), rows, state.ranks)
+            }
+            Op::Linear { layer, group } => {
+                let (parts, sites, k) = self.group(layer, group)?;
+                let residual = match group {
+                    Group::Output | Group::Down => Some(self.model.config.residual_scale),
+                    Group::Qkv | Group::GateUp => None,
+                };
+                let job = LinearJob {
+                    kernels: self.kernels,
+                    parts,
+                    input: input_of(self.model, k, inputs, None),
+                    columns: n,
+                    term: (sweep.chosen > 0).then_some(LoraTerm {
+                        source: LoraSource::Model(self.model, sites),
+                        selected: chosen(state.choices, sweep.chosen)?,
+                        h: state.gates,
+                        columns: n,
+                    }),
+                    u: state.ranks,
+                    residual,
+                };
+                let out = match residual {
+                    Some(_) => &mut *state.residual,
+                    None => &mut *state.output,
+                };
+                let rows = linear_rows(&job, k, n);
+                run(Job::Linear(&job), rows, out)
+            }
+            Op::Score { layer } => {
+                let job = self.attention(Step::Score, layer, state.columns, n, state.kv)?;
+                let job = AttentionJob {
+                    q: state.output,
+                    ..job
+                };
+                let rows = self.head_rows(n * (job.context + 1), n);
+                run(Job::Attention(&job), rows, state.scores)
+            }
+            Op::Softmax => {
+                let job = self.attention(Step::Softmax, 0, state.columns, n, &[])?;
+                let rows = self.head_rows(n * (job.context + 1), n);
+                run(Job::Attention(&job), rows, state.scores)
+            }
+            Op::Mix { layer } => {
+                let job = self.attention(Step::Mix, layer, state.columns, n, state.kv)?;
+                let job = AttentionJob {
+                    scores: state.scores,
+                    ..job
+                };
+                let rows = self.head_rows(job.head_dim * n, n);
+                run(Job::Attention(&job), rows, state.output)
+            }
+            Op::Classify { layer } => {
+                let picked = sweep.picked as usize;
+                let (weight, bias) = self
+                    .model
+                    .classifier_layer(layer as usize)
+                    .ok_or(Error::Corrupt)?;
+                let k = weight.cols();
+                let input = match layer {
+                    0 => input_of(self.model, k, inputs, state.picks.get(..picked)),
+                    _ => input_of(self.model, k, (state.hidden, &[], &[], &[]), None),
+                };
+                let job = LinearJob {
+                    kernels: self.kernels,
+                    parts: [
+                        Some(Part {
+                            weight,
+                            bias: Some(bias.data),
+                        }),
+                        None,
+                        None,
+                    ],
+                    input,
+                    columns: picked,
+                    term: None,
+                    u: &[],
+                    residual: None,
+                };
+                let rows = linear_rows(&job, k, picked);
+                run(Job::Linear(&job), rows, state.output)
+            }
+            Op::Head => {
+                let picked = sweep.picked as usize;
+                let weight = self.model.head().ok_or(Error::Corrupt)?;
+                let k = weight.cols();
+                let job = LinearJob {
+                    kernels: self.kernels,
+                    parts: [Some(Part { weight, bias: None }), None, None],
+                    input: input_of(self.model, k, inputs, state.picks.get(..picked)),
+                    columns: picked,
+                    term: None,
+                    u: &[],
+                    residual: None,
+                };
+                let rows = linear_rows(&job, k, picked);
+                run(Job::Linear(&job), rows, state.output)
+            }
+            _ => Err(Error::Corrupt),
+        }
+    }
+
+    /// What an operation does once, before its first unit: make its input contiguous and quantised, choose
+    /// experts, count.
+    fn begin(
+        &self,
+        op: Op,
+        state: &mut State<'_>,
+        sweep: &mut Sweep,
+        counters: &mut Counters,
+    ) -> Result<(), Error> {
+        let n = sweep.columns as usize;
+        match op {
+            Op::LoraA { layer, group } => {
+                let (parts, sites, k) = self.group(layer, group)?;
+                let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
+                let (count, rows) = self.gate_inputs(columns, state.rows).choose(
+                    self.model,
+                    sites,
+                    state.choices,
+                    state.gates,
+                )?;
+                sweep.chosen = count;
+                sweep.lora_rows = rows;
+                let source = LoraSource::Model(self.model, sites);
+                let mut quantised = parts
+                    .iter()
+                    .flatten()
+                    .any(|p| p.weight.dtype() == Dtype::Q8);
+                let choices = chosen(state.choices, count)?;
+                for (choice, h) in choices.iter().zip(state.gates.chunks_exact(n.max(1))) {
+                    let lora = source
+                        .get(choice.part as usize, choice.class as usize)
+                        .ok_or(Error::Corrupt)?;
+                    quantised |= lora.a.dtype() == Dtype::Q8;
+                    counters.weight_bytes += (lora.a.bytes() + lora.b.bytes()) as u64;
+                    let taking = h.iter().filter(|h| **h != 0.0).count();
+                    counters.macs += (lora.b.rank() * (k + lora.b.rows()) * taking) as u64;
+                }
+                if quantised {
+                    self.quantise(state, n, k, None)?;
+                }
+            }
+            Op::Linear { layer, group } => {
+                let (parts, _, k) = self.group(layer, group)?;
+                for part in parts.iter().flatten() {
+                    counters.weight_bytes +=
+                        (part.weight.bytes() + part.bias.map_or(0, <[u8]>::len)) as u64;
+                    counters.macs += (part.weight.rows() * k * n) as u64;
+                }
+            }
+            Op::Score { .. } | Op::Mix { .. } => {
+                let c = &self.model.config;
+                for column in state.columns.iter().take(n) {
+                    let positions = column.position() as u64 + 1;
+                    let kv = (c.kv_heads * c.head_dim) as u64;
+                    counters.kv_bytes += positions * kv * self.options.kv.bytes() as u64;
+                    counters.macs += positions * (c.heads * c.head_dim) as u64;
+                }
+            }
+            Op::Classify { layer } => {
+                let picked = sweep.picked as usize;
+                let (weight, bias) = self
+                    .model
+                    .classifier_layer(layer as usize)
+                    .ok_or(Error::Corrupt)?;
+                if layer > 0 {
+                    self.classifier_input(state, picked, weight.cols());
+                }
+                if picked > 0 {
+                    let bytes = (weight.bytes() + bias.bytes()) as u64;
+                    let macs = (weight.rows() * weight.cols() * picked) as u64;
+                    counters.weight_bytes += bytes;
+                    counters.classifier_bytes += bytes;
+                    counters.macs += macs;
+                    counters.classifier_macs += macs;
+                }
+            }
+            Op::Head => {
+                let picked = sweep.picked as usize;
+                let weight = self.model.head().ok_or(Error::Corrupt)?;
+                if picked > 0 {
+                    counters.weight_bytes += weight.bytes() as u64;
+                    counters.macs += (weight.rows() * weight.cols() * picked) as u64;
+                }
+                if weight.dtype() == Dtype::Q8 {
+                    self.quantise(state, n, weight.cols(), Some(picked))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The matrices of a group, their sites, and the width of their input.
+    #[allow(clippy::type_complexity)]
+    fn group(
+        &self,
+        layer: u16,
+        group: Group,
+    ) -> Result<([Option<Part<'m>>; 3], [Option<Site>; 3], usize), Error> {
+        let record = self.model.layer(layer as usize).ok_or(Error::Corrupt)?;
+        let modules: &[Module] = match group {
+            Group::Qkv => &[Module::Q, Module::K, Module::V],
+            Group::Output => &[Module::O],
+            Group::GateUp => &[Module::Gate, Module::Up],
+            Group::Down => &[Module::Down],
+        };
+        let mut parts = [None; 3];
+        let mut sites = [None; 3];
+        let mut k = 0;
+        for ((part, site), module) in parts.iter_mut().zip(sites.iter_mut()).zip(modules) {
+            let weight = self.model.weight(&record, *module).ok_or(Error::Corrupt)?;
+            k = weight.cols();
+            *part = Some(Part {
+                weight,
+                bias: self.model.bias(&record, *module).map(|b| b.data),
+            });
+            *site = self
+                .model
+                .layer_site(&record, *module)
+                .and_then(|s| self.model.site(s));
+        }
+        Ok((parts, sites, k))
+    }
+
+    fn attention<'a>(
+        &self,
+        step: Step,
+        layer: u16,
+        columns: &'a [Column],
+        n: usize,
+        kv: &'a [u8],
+    ) -> Result<AttentionJob<'a>, Error> {
+        let c = &self.model.config;
+        let cache = |pass| {
+            let [keys, values] = cache_ranges(self.model, self.options, layer as usize, pass);
+            LayerCache {
+                keys: kv.get(keys).unwrap_or(&[]),
+                values: kv.get(values).unwrap_or(&[]),
+            }
+        };
+        Ok(AttentionJob {
+            step,
+            columns: columns.get(..n).ok_or(Error::Corrupt)?,
+            q: &[],
+            scores: &[],
+            caches: [cache(Pass::Scaling), cache(Pass::Routed)],
+            kv: self.options.kv,
+            head_dim: c.head_dim as usize,
+            sharing: (c.heads.checked_div(c.kv_heads).unwrap_or(1)) as usize,
+            context: cache_positions(self.options),
+            scale: c.attn_scale,
+        })
+    }
+
+    /// One unit per head.
+    fn head_rows(&self, floats: usize, n: usize) -> Rows {
+        let c = &self.model.config;
+        Rows {
+            units: c.heads as usize,
+            tile: 1,
+            floats,
+            cost: (c.head_dim as usize * cache_positions(self.options) * n) as u64,
+        }
+    }
+}
+
+fn linear_rows(job: &LinearJob<'_>, k: usize, n: usize) -> Rows {
+    Rows {
+        units: if n == 0 { 0 } else { job.units() },
+        tile: UNIT,
+        floats: UNIT * n,
+        cost: (k * n) as u64,
+    }
+}
+
+fn chosen(
+    choices: &[crate::kernels::linear::Choice],
+    count: u32,
+) -> Result<&[crate::kernels::linear::Choice], Error> {
+    choices.get(..count as usize).ok_or(Error::Corrupt)
+}
