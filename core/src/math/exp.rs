@@ -80,6 +80,7 @@ pub fn sigmoid(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     /// |got - want| in ulps of `want`.

@@ -38,6 +38,7 @@ pub const fn pow2(e: i8) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     #[test]

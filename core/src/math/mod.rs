@@ -22,7 +22,7 @@
 //! | site | smallest operands | smallest product | smallest sum, and what follows |
 //! |---|---|---|---|
 //! | norm, square | x flushed: 2^-48 (a local copy; the residual keeps its value) | 2^-96 | no cancellation; /n (n <= 2^28) 2^-124, then + eps >= 2^-40 |
-//! | norm, output | x 2^-48, inv in (2^-64, 2^20], w 2^-24 | x\*inv 2^-112; \*w may underflow | flushed at once: (1) |
+//! | norm, output | x 2^-48, inv in \[2^-64, 2^20\], w 2^-24 | x\*inv 2^-112; \*w may underflow | flushed at once: (1) |
 //! | activation panel | amax 2^-40, inv = 127/amax > 2^-122 | x\*inv only where \|x\| >= amax \* 2^-20: 2^-14; sx 2^-47 | the rest of the group is 0 without a product |
 //! | q8 row | scale f16 2^-14, sx \* 2^scale_exp 2^-57 | sw\*sx 2^-71, times an integer | 2^-94; bias 2^-24; flushed after bias and LoRA |
 //! | f16, f32 row, head | w 2^-24, x 2^-48 | 2^-72 | 2^-95; flushed after bias and LoRA |
@@ -30,7 +30,7 @@
 //! | LoRA, a_j | as q8 or f16 row | 2^-72 | 2^-95; flushed |
 //! | LoRA, u_j | a_j and h 2^-48 | 2^-96 | flushed; q8 B: times the scale of j (2^-24) 2^-72, kept |
 //! | LoRA, B | B 2^-24 and u_j 2^-48, or an integer and 2^-72 | 2^-72 | 2^-95 |
-//! | embedding | row as above, d 2^-95, embed_scale 2^-24 | (row + d) 2^-95, scaled 2^-119 | flushed |
+//! | embedding | row 2^-24, d 2^-95, embed_scale 2^-24 | (row + d) 2^-95, scaled 2^-119 | flushed |
 //! | residual | x a multiple of 2^-95, y flushed 2^-48, residual_scale 2^-24 | 2^-72 | 2^-95; not flushed |
 //! | RoPE | q, k 2^-48; sin, cos 0 or 2^-50: (3) | 2^-98 | 2^-121; flushed |
 //! | scores | q, k 2^-48 (an f16 cache: k 2^-14) | 2^-96 | 2^-119; \*attn_scale may underflow, flushed at once: (1) |
@@ -39,15 +39,16 @@
 //! | SwiGLU | gate, up 2^-48 | g\*sigmoid(g) 2^-49: (4); \*up 2^-97 | flushed |
 //! | classifier | x flushed 2^-48, w 2^-24 | 2^-72 | 2^-95; bias; flushed, so relu sees 0 or 2^-48 |
 //! | scalings | l/T 2^-64, z = l/T - m 0 or 2^-87 | exp(z) 2^-93, e/sum 2^-109 for <= 2^16 classes | placeholder 2^-110 \* (1 + z/128) > 2^-113 |
-//! | top-k softmax | kept scalings, of which the largest is >= 2^-48 | v - m 0 or 2^-71, exp(z) 2^-93 | e/sum 2^-109 |
+//! | top-k softmax | kept scalings, of which the largest is >= 2^-48 | v - m 0 or 2^-72, exp(z) 2^-93 | e/sum 2^-109 |
 //!
 //! 1. The product that may underflow is the last before a flush: IEEE hardware makes a subnormal and
-//!    flushes it to +0, the other makes 0 at once. It needs rows that span more than 2^75.
+//!    flushes it to +0, the other makes 0 at once. (In a norm, x must lie 2^102 below the root mean square.)
 //! 2. If `s * scale` underflows it is below 2^-126; the global weight is at most 65504 < 2^16, so
 //!    h < 2^-110 and is flushed, subnormal or not. If the second product underflows, (1) holds.
-//! 3. [`sincos`] reduces by multiples of pi/2 that are never closer than that to a position's angle; an
-//!    angle below 2^-42 would let a cubic term underflow that is far below half an ulp of the sum, so the
-//!    result is the same. Inverse frequencies of real models are above 2^-30.
+//! 3. For 10^-3 < |x| <= 2^17 no result of [`sincos`](sincos()) is below 2^-28 (all f32 were tried); below, sin x is about
+//!    x, and an angle is 0 or at least the smallest inverse frequency, here taken as >= 2^-50. Angles under 2^-30
+//!    (a rope theta above 10^9) let terms underflow that are far below half an ulp of their sums: the flags
+//!    are set, the result is the same.
 //! 4. sigmoid is 1/2 for the smallest gates and e^-30 > 2^-44 for gates <= -30, where |g| is >= 30.
 //!
 //! The sticky underflow and denormal flags (MXCSR, FPSR) are read after each parity case.
@@ -162,6 +163,7 @@ fn max_of(values: impl Iterator<Item = f32>) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 use super::ROUND;
 use core::f32::consts::FRAC_2_PI;
 
-/// pi/2 in four parts. The first three have 7 bits, so n times them is exact for |n| < 2^17; the last
+/// pi/2 in four parts. The first three have 7 bits, so n times them is exact for |n| <= 2^17; the last
 /// has 24. By bits, so that nothing but f32 is compiled; the test derives them.
 pub(crate) const HALF_PI: [f32; 4] = [
     f32::from_bits(0x3fc8_0000),
@@ -48,6 +48,7 @@ fn negate_if(v: f32, quadrant: u32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     /// The leading `bits` bits of `v`.

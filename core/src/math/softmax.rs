@@ -117,7 +117,9 @@ pub fn softmax_kept(row: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
+    use std::{vec, vec::Vec};
 
     /// Softmax in f64.
     fn exact(row: &[f64]) -> Vec<f64> {

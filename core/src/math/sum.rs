@@ -65,13 +65,15 @@ impl Sum16 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
+    use std::vec::Vec;
 
     /// The order spelled out, for any terms.
     fn literal(terms: &[f32]) -> f32 {
         let mut p = [0f32; 16];
         for (i, t) in terms.iter().enumerate() {
-            p[i % 16] = p[i % 16] + t;
+            p[i % 16] += t;
         }
         let e: Vec<f32> = (0..8).map(|j| p[j] + p[j + 8]).collect();
         let f: Vec<f32> = (0..4).map(|j| e[j] + e[j + 4]).collect();
