@@ -85,21 +85,31 @@ impl Report {
             .sum()
     }
 
-    /// Bytes of header, tables and padding: all that is neither weights nor tokenizer, names or provenance.
-    pub fn overhead_bytes(&self) -> u64 {
-        let net: u64 = self.tensors.iter().map(|t| t.net_bytes).sum();
+    /// Bytes of header, tables and alignment: all that is neither tensor nor tokenizer, names or provenance.
+    pub fn table_bytes(&self) -> u64 {
+        let tensors: u64 = self.tensors.iter().map(|t| t.bytes).sum();
         let texts = [
             SectionKind::Names,
             SectionKind::Tokenizer,
             SectionKind::Provenance,
         ];
         let texts: u64 = texts.into_iter().map(|k| self.bytes(k)).sum();
-        self.file_bytes.saturating_sub(net + texts)
+        self.file_bytes.saturating_sub(tensors + texts)
     }
 
-    /// Header, tables and padding as a share of the file.
-    pub fn overhead_share(&self) -> f64 {
-        self.overhead_bytes() as f64 / self.file_bytes.max(1) as f64
+    /// Bytes of zeros within tensors: rows, columns and scales that the layouts round up.
+    pub fn padding_bytes(&self) -> u64 {
+        self.tensors.iter().map(|t| t.bytes - t.net_bytes).sum()
+    }
+
+    /// Header, tables and alignment as a share of the file.
+    pub fn table_share(&self) -> f64 {
+        self.table_bytes() as f64 / self.file_bytes.max(1) as f64
+    }
+
+    /// Padding within tensors as a share of the file.
+    pub fn padding_share(&self) -> f64 {
+        self.padding_bytes() as f64 / self.file_bytes.max(1) as f64
     }
 
     /// Values other than 0 that had to become 0 because they are too small to store.

@@ -1,5 +1,8 @@
 //! What the tests share: fixtures, options, a `Progress` that remembers.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
+
+pub mod reader;
+pub mod source;
 
 use pleach_pack::{PackOptions, Progress};
 use std::path::{Path, PathBuf};
