@@ -111,8 +111,10 @@ impl AttentionJob<'_> {
             let keys = self.cache(column.pass()).keys;
             let keys = keys.get(at..at.saturating_add(head_bytes)).unwrap_or(&[]);
             let len = column.position().saturating_add(1);
-            let tiles = keys.chunks_exact(tile_bytes).zip(out.chunks_mut(LANES));
-            for (tile, out) in tiles.take(len.div_ceil(LANES)) {
+            let mut tiles = keys.chunks_exact(tile_bytes);
+            // By reference: `zip` of two kinds of chunks divides by a size that it may see as 0.
+            let tiles = out.chunks_mut(LANES).zip(&mut tiles);
+            for (out, tile) in tiles.take(len.div_ceil(LANES)) {
                 let mut acc = [0.0f32; LANES];
                 let rows = tile.chunks_exact(LANES * E::BYTES);
                 for (row, q) in rows.zip(q.iter().skip(c).step_by(n)) {

@@ -378,7 +378,9 @@ fn panel_b<E: Element>(b: &BPanel<'_>, unit: usize, columns: &Columns<'_>, d: &m
             return;
         };
         let rows = tile.chunks_exact(lanes.saturating_mul(E::BYTES).max(1));
-        for (w, u) in rows.zip(columns.u.chunks(columns.stride)) {
+        // By reference: `zip` of two kinds of chunks divides by a size that it may see as 0.
+        let mut u = columns.u.chunks(columns.stride);
+        for (w, u) in rows.zip(&mut u) {
             for (d, w) in d.iter_mut().zip(w.chunks_exact(E::BYTES)) {
                 let w = E::read(w);
                 let lanes = d.iter_mut().zip(u).zip(columns.taking);

@@ -1,0 +1,101 @@
+//! `session`, `sample`: every call, in every order that the types allow.
+
+use crate::blob::{model, show};
+use crate::{any, floats};
+use core::hint::black_box;
+use pleach::{
+    Budget, Caches, Executor, Guess, GuessRule, Inline, Kernels, KvType, LogitsKind, Progress, Routing, Session,
+    SessionOptions, Speculate, Work, sample,
+};
+
+pub(crate) fn call() {
+    black_box(sample::argmax(floats()));
+    let Some(m) = model() else { return };
+    let options = options();
+    black_box(m.arena_bytes(&options));
+    let mut arena = pleach::Aligned([0; 64]);
+    let arena: &mut [u8] = black_box(&mut arena.0);
+    let Some(mut s) = show(Session::new(m, &options, arena)) else { return };
+    while any() {
+        set(&mut s);
+        feed(&mut s);
+        read(&s);
+    }
+}
+
+fn options() -> SessionOptions {
+    SessionOptions {
+        context: any(),
+        chunk: any(),
+        kv: if any() { KvType::F32 } else { KvType::F16 },
+        caches: if any() { Caches::One } else { Caches::Two },
+        logits: if any() { LogitsKind::Last } else { LogitsKind::Sweep },
+        log_tokens: any(),
+        embedding_rows: any(),
+        speculate: match any::<u8>() {
+            0 => Speculate::Auto,
+            1 => Speculate::Off,
+            2 => Speculate::Base,
+            _ => Speculate::Held,
+        },
+    }
+}
+
+fn set(s: &mut Session<'_, '_>) {
+    let routing = match any::<u8>() {
+        0 => Routing::Exact,
+        1 => Routing::Every(any()),
+        2 => Routing::Lag,
+        3 => Routing::Prompt,
+        4 => Routing::Static(floats()),
+        5 => Routing::Only(any()),
+        6 => Routing::Base,
+        _ => Routing::AllOnes,
+    };
+    let _ = show(s.set_routing(routing));
+    let _ = show(s.set_topk_lora(any::<bool>().then(any)));
+    let _ = show(s.set_scaling_pass_value(any::<bool>().then(any)));
+    let _ = show(s.set_global_scaling_weight(any()));
+    let rule = if any() { GuessRule::Argmax } else { GuessRule::Always(any()) };
+    s.set_guess(Guess { rule, stop: heapless::Vec::new(), limit: any() });
+    if any() {
+        s.enable_scalings_logging();
+    } else {
+        s.disable_scalings_logging();
+        s.clear_scalings_log();
+    }
+    let _ = show(s.rewind(any()));
+}
+
+/// Splits every piece of work and runs the halves in the other order.
+struct Halves;
+
+impl Executor for Halves {
+    fn run(&mut self, work: Work<'_>) {
+        black_box((work.rows(), work.tile(), work.cost_per_row()));
+        let (a, b) = work.split_at(any());
+        b.run();
+        a.run();
+    }
+}
+
+fn feed(s: &mut Session<'_, '_>) {
+    let tokens: &[u32] = black_box(&[0; 4]);
+    let _ = show(s.push(tokens));
+    let _ = show(s.push_embeddings(floats()));
+    while let Some(Progress::More) = show(s.step(Kernels::portable(), &mut Halves, Budget(any()))) {}
+    let _ = show(s.run(Kernels::of_build(), &mut Inline));
+}
+
+fn read(s: &Session<'_, '_>) {
+    black_box((s.len(), s.is_empty(), s.committed(), s.counters(), s.model().file_len()));
+    black_box((s.logits(), s.logits_at(any()), s.xlora_config(), s.get_global_scaling_weight()));
+    for scalings in [s.scalings_at(any()), s.effective_at(any()), s.get_latest_scalings()] {
+        black_box(scalings);
+    }
+    let log = s.get_scalings_log();
+    black_box((log.tokens(), log.dropped(), log.len(), log.is_empty(), log.forward(any())));
+    for entry in log.bucket(any()).chain(s.get_bucketed_scalings_log(any())) {
+        black_box(entry);
+    }
+}
