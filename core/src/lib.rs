@@ -20,6 +20,7 @@ extern crate std;
 compile_error!("blobs are little-endian and used in place: big-endian targets are not supported");
 
 pub mod blob;
+mod carve;
 mod error;
 pub mod hash;
 pub mod kernels;

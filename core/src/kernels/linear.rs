@@ -5,7 +5,8 @@
 //! are read.
 
 use crate::blob::{BPanel, Lora, Model, Site, Tensor};
-use crate::kernels::layout::Dtype;
+use crate::error::Error;
+use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::panel::{Input, PanelColumn};
 use crate::kernels::scalar::Acc;
 use crate::kernels::scalar::float::{Element, F16, F32, gemv_float_scalar};
@@ -37,6 +38,14 @@ pub(crate) enum LoraSource<'a> {
 }
 
 impl<'a> LoraSource<'a> {
+    /// Matrices that may have experts.
+    fn parts(&self) -> usize {
+        match self {
+            LoraSource::Model(_, sites) => sites.len(),
+            LoraSource::Adapters(_) => 1,
+        }
+    }
+
     /// The panels of `class` at matrix `part`.
     pub(crate) fn get(&self, part: usize, class: usize) -> Option<Lora<'a>> {
         match self {
@@ -62,6 +71,50 @@ impl<'a> LoraSource<'a> {
             }
         }
     }
+}
+
+/// Lists the experts of up to three matrices that at least one of `n` columns selected, ascending by
+/// matrix, then class, with their h (by `h(part, class, column, scale)`). Returns their number and the rows
+/// of their r-vectors.
+pub(crate) fn choose(
+    source: &LoraSource<'_>,
+    experts: usize,
+    n: usize,
+    h: impl Fn(usize, usize, usize, f32) -> f32,
+    choices: &mut [Choice],
+    gates: &mut [f32],
+) -> Result<(u32, u32), Error> {
+    let mut slots = choices.iter_mut().zip(gates.chunks_exact_mut(n.max(1)));
+    let mut next = slots.next();
+    let (mut count, mut row) = (0, 0);
+    for part in 0..source.parts() {
+        for class in 0..experts {
+            let Some((rank, scale)) = source.rank_scale(part, class) else {
+                continue;
+            };
+            let Some((choice, gates)) = next.as_mut() else {
+                return Err(Error::Corrupt);
+            };
+            let mut any = false;
+            for (column, gate) in gates.iter_mut().enumerate() {
+                *gate = h(part, class, column, scale);
+                any |= *gate != 0.0;
+            }
+            if any {
+                **choice = Choice {
+                    part: part as u16,
+                    class: class as u16,
+                    rank: rank as u16,
+                    reserved: 0,
+                    row,
+                };
+                row += round_up(rank, A_UNIT) as u32;
+                count += 1;
+                next = slots.next();
+            }
+        }
+    }
+    Ok((count, row))
 }
 
 /// The gates of one operation.

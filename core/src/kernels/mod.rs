@@ -12,6 +12,7 @@
 //! key in tables, tests and logs. Where one body serves every layout, the layout is left out.
 
 pub mod attention;
+pub(crate) mod embedding;
 pub mod layout;
 pub mod linear;
 pub mod panel;

@@ -1,6 +1,7 @@
 //! The arena: one slice of bytes holds all of a session's state, and one table says how large its parts are.
 
 use crate::blob::Model;
+use crate::carve::{Carver, part_bytes};
 use crate::error::Error;
 use crate::kernels::attention::LANES;
 use crate::kernels::layout::{K_STEP, groups, round_up};
@@ -8,10 +9,6 @@ use crate::kernels::linear::Choice;
 use crate::kernels::UNIT;
 use crate::session::column::Column;
 use crate::session::options::{Caches, LogitsKind, SessionOptions, Speculate};
-use zerocopy::{FromBytes, IntoBytes, KnownLayout};
-
-/// Every part begins at a multiple of this, and so must the arena.
-pub(crate) const ARENA_ALIGN: usize = 16;
 
 /// Number of elements of each part of the arena, in the order in which they lie there.
 #[derive(Clone, Copy, Debug)]
@@ -194,7 +191,7 @@ impl Sizes {
         ];
         let mut rest: &[(usize, usize)] = &parts;
         while let Some(((count, size), tail)) = rest.split_first() {
-            sum = sum.saturating_add(round_up(count.saturating_mul(*size), ARENA_ALIGN));
+            sum = sum.saturating_add(part_bytes(*count, *size));
             rest = tail;
         }
         sum
@@ -257,29 +254,6 @@ pub(crate) struct State<'a> {
 /// "No position" in [`State::row_positions`].
 pub(crate) const NO_POSITION: u32 = u32::MAX;
 
-/// Cuts parts off the front of an arena.
-struct Carver<'a> {
-    rest: &'a mut [u8],
-}
-
-impl<'a> Carver<'a> {
-    fn take<T: FromBytes + IntoBytes + KnownLayout>(
-        &mut self,
-        count: usize,
-    ) -> Result<&'a mut [T], Error> {
-        let bytes = count.saturating_mul(size_of::<T>());
-        let rest = core::mem::take(&mut self.rest);
-        let (part, rest) = rest
-            .split_at_mut_checked(round_up(bytes, ARENA_ALIGN))
-            .ok_or(Error::Corrupt)?;
-        self.rest = rest;
-        let part = part.get_mut(..bytes).ok_or(Error::Corrupt)?;
-        <[T]>::mut_from_bytes(part).map_err(|_| Error::Misaligned {
-            needed: ARENA_ALIGN as u16,
-        })
-    }
-}
-
 impl<'a> State<'a> {
     /// Zeroes and carves an arena.
     pub(crate) fn carve(
@@ -295,13 +269,8 @@ impl<'a> State<'a> {
                 needed: s.bytes() as u64,
                 found: found as u64,
             })?;
-        if (arena.as_ptr() as usize) & (ARENA_ALIGN - 1) != 0 {
-            return Err(Error::Misaligned {
-                needed: ARENA_ALIGN as u16,
-            });
-        }
         arena.fill(0);
-        let mut c = Carver { rest: arena };
+        let mut c = Carver::new(arena)?;
         let state = Self {
             columns: c.take(s.columns)?,
             picks: c.take(s.picks)?,

@@ -2,9 +2,7 @@
 
 use crate::blob::{Model, Site};
 use crate::error::Error;
-use crate::kernels::A_UNIT;
-use crate::kernels::layout::round_up;
-use crate::kernels::linear::{Choice, LoraSource};
+use crate::kernels::linear::{Choice, LoraSource, choose};
 use crate::math::flush;
 use crate::session::arena::scalings_row;
 use crate::session::column::{Column, Gates};
@@ -45,8 +43,7 @@ impl GateInputs<'_> {
         flush(if global { h * self.global } else { h })
     }
 
-    /// Lists the experts that at least one column selected at up to three sites, ascending by matrix,
-    /// then class. Returns their number and the rows of their r-vectors.
+    /// The experts that the columns selected at up to three sites; see [`choose`].
     pub(crate) fn choose(
         &self,
         model: &Model<'_>,
@@ -54,39 +51,14 @@ impl GateInputs<'_> {
         choices: &mut [Choice],
         gates: &mut [f32],
     ) -> Result<(u32, u32), Error> {
-        let n = self.columns.len().max(1);
         let source = LoraSource::Model(model, sites);
-        let mut slots = choices.iter_mut().zip(gates.chunks_exact_mut(n));
-        let mut next = slots.next();
-        let (mut count, mut row) = (0, 0);
-        for (part, site) in sites.iter().enumerate() {
-            let Some(site) = site else { continue };
-            for class in 0..self.experts {
-                let Some((rank, scale)) = source.rank_scale(part, class) else {
-                    continue;
-                };
-                let Some((choice, gates)) = next.as_mut() else {
-                    return Err(Error::Corrupt);
-                };
-                let mut any = false;
-                for (h, column) in gates.iter_mut().zip(self.columns) {
-                    *h = self.h(column, site.number, class, scale);
-                    any |= *h != 0.0;
-                }
-                if any {
-                    **choice = Choice {
-                        part: part as u16,
-                        class: class as u16,
-                        rank: rank as u16,
-                        reserved: 0,
-                        row,
-                    };
-                    row += round_up(rank, A_UNIT) as u32;
-                    count += 1;
-                    next = slots.next();
-                }
+        let h = |part: usize, class: usize, column: usize, scale: f32| {
+            let site = sites.get(part).copied().flatten();
+            match (site, self.columns.get(column)) {
+                (Some(site), Some(column)) => self.h(column, site.number, class, scale),
+                _ => 0.0,
             }
-        }
-        Ok((count, row))
+        };
+        choose(&source, self.experts, self.columns.len(), h, choices, gates)
     }
 }

@@ -3,11 +3,10 @@
 use crate::blob::{Model, Tensor};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{self, LANES};
-use crate::kernels::layout::{Dtype, groups, round_up};
-use crate::kernels::linear::{LoraSource, LoraTerm, add_deltas};
+use crate::kernels::layout::{groups, round_up};
+use crate::kernels::linear::{LoraSource, LoraTerm};
 use crate::kernels::panel::{self, Input};
-use crate::kernels::scalar::Acc;
-use crate::kernels::{BLOCK, UNIT};
+use crate::kernels::{UNIT, embedding};
 use crate::math::{self, Sum16, flush};
 use crate::session::arena::State;
 use crate::session::column::{Column, Sweep};
@@ -69,7 +68,7 @@ impl<'m> Machine<'m> {
                     .ok_or(Error::Corrupt)?;
                 slots.zip(from).for_each(|(x, v)| *x = *v);
             } else {
-                table_row(&table, row, slots)?;
+                embedding::table_row(&table, row, slots)?;
                 counters.weight_bytes += table.row_bytes() as u64;
             }
         }
@@ -88,9 +87,15 @@ impl<'m> Machine<'m> {
                 h: state.gates,
                 columns: n,
             };
-            macs += embed_ranks(&term, columns, state.ranks, counters)?;
+            let token = |c: usize| {
+                let column = columns.get(c)?;
+                (!column.has(Column::EMBEDDING)).then_some(column.input as usize)
+            };
+            let (bytes, deltas) = embedding::ranks(&term, token, state.ranks)?;
+            counters.weight_bytes += bytes;
+            macs += deltas;
             for unit in 0..hidden.div_ceil(UNIT) {
-                embed_unit(&term, state.ranks, unit, n, state.residual);
+                embedding::add_unit(&term, state.ranks, unit, state.residual);
             }
         }
         let scale = config.embed_scale;
@@ -357,98 +362,6 @@ impl<'m> Machine<'m> {
             }
         }
         Ok((width * picked * 4) as u64)
-    }
-}
-
-/// Adds one row of the embedding table to nothing: f32(q) * sw, or the float itself.
-fn table_row<'a>(
-    t: &Tensor<'_>,
-    row: usize,
-    out: impl Iterator<Item = &'a mut f32>,
-) -> Result<(), Error> {
-    let lanes = t.lanes.max(1);
-    let tile = t.tile(row / lanes).ok_or(Error::Corrupt)?;
-    let lane = row % lanes;
-    for (k, out) in out.enumerate().take(t.cols) {
-        *out = element(t, tile, lane, k).ok_or(Error::Corrupt)?;
-    }
-    Ok(())
-}
-
-/// Element `k` of a lane of a tile.
-fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
-    let lanes = t.lanes.max(1);
-    Some(match t.dtype {
-        Dtype::Q8 => {
-            let scale_at = (k / t.group.max(1)) * lanes + lane;
-            let scale = tile.as_chunks::<2>().0.get(scale_at)?;
-            let scale = math::from_f16(u16::from_le_bytes(*scale)) * math::pow2(t.scale_exp);
-            let head = crate::kernels::layout::scale_bytes(lanes, t.cols, t.group);
-            let q = *tile.get(head + (k / 4) * 4 * lanes + lane * 4 + k % 4)? as i8;
-            q as f32 * scale
-        }
-        Dtype::F16 => {
-            math::from_f16(u16::from_le_bytes(*tile.as_chunks::<2>().0.get(k * lanes + lane)?))
-        }
-        Dtype::F32 => f32::from_le_bytes(*tile.as_chunks::<4>().0.get(k * lanes + lane)?),
-    })
-}
-
-/// The r-vectors of an embedding site: the token's row of A, gated. Returns the multiply-accumulates.
-fn embed_ranks(
-    term: &LoraTerm<'_>,
-    columns: &[Column],
-    ranks: &mut [f32],
-    counters: &mut Counters,
-) -> Result<u64, Error> {
-    let n = columns.len().max(1);
-    let mut macs = 0;
-    for (choice, gates) in term.selected.iter().zip(term.h.chunks_exact(n)) {
-        let lora = term
-            .source
-            .get(0, choice.class as usize)
-            .ok_or(Error::Corrupt)?;
-        let at = (choice.row as usize).saturating_mul(n);
-        let rows = ranks.get_mut(at..).ok_or(Error::Corrupt)?;
-        for ((c, column), h) in columns.iter().enumerate().zip(gates) {
-            let takes = *h != 0.0 && !column.has(Column::EMBEDDING);
-            if takes {
-                counters.weight_bytes += lora.a.row_bytes() as u64;
-                macs += (lora.b.rank() * (lora.b.rows() + 1)) as u64;
-            }
-            let tile = lora.a.tile(column.input as usize);
-            for (j, row) in rows.chunks_exact_mut(n).enumerate().take(lora.b.rank()) {
-                let a = tile.and_then(|t| element(&lora.a, t, 0, j));
-                let u = match a {
-                    Some(a) if takes => flush(flush(a) * *h) * lora.b.scale(j),
-                    _ => 0.0,
-                };
-                if let Some(slot) = row.get_mut(c) {
-                    *slot = u;
-                }
-            }
-        }
-        counters.weight_bytes += lora.b.bytes() as u64;
-    }
-    Ok(macs)
-}
-
-/// Adds the deltas of 16 dimensions to the residual stream's embedding rows.
-fn embed_unit(term: &LoraTerm<'_>, ranks: &[f32], unit: usize, n: usize, residual: &mut [f32]) {
-    for start in (0..n).step_by(BLOCK) {
-        let len = (n - start).min(BLOCK);
-        let mut acc: Acc<UNIT> = [[0.0; BLOCK]; UNIT];
-        let rows = residual.chunks_exact_mut(n.max(1)).skip(unit * UNIT);
-        for (acc, row) in acc.iter_mut().zip(rows) {
-            let row = row.iter().skip(start);
-            acc.iter_mut().zip(row).for_each(|(a, x)| *a = *x);
-        }
-        add_deltas(term, ranks, 0, unit, start, len, &mut acc);
-        let rows = residual.chunks_exact_mut(n.max(1)).skip(unit * UNIT);
-        for (acc, row) in acc.iter().zip(rows) {
-            let row = row.iter_mut().skip(start);
-            row.zip(acc).take(len).for_each(|(x, a)| *x = *a);
-        }
     }
 }
 

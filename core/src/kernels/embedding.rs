@@ -1,0 +1,101 @@
+//! Rows of embedding tables, and the deltas of embedding sites.
+
+use crate::blob::Tensor;
+use crate::error::Error;
+use crate::kernels::layout::{Dtype, K_STEP, scale_bytes};
+use crate::kernels::linear::{LoraTerm, add_deltas};
+use crate::kernels::scalar::Acc;
+use crate::kernels::{BLOCK, UNIT};
+use crate::math::{self, flush};
+
+/// Writes row `row` of a table: f32(q) * sw, or the float itself.
+pub(crate) fn table_row<'a>(
+    t: &Tensor<'_>,
+    row: usize,
+    out: impl Iterator<Item = &'a mut f32>,
+) -> Result<(), Error> {
+    let lanes = t.lanes.max(1);
+    let tile = t.tile(row / lanes).ok_or(Error::Corrupt)?;
+    for (k, out) in out.enumerate().take(t.cols) {
+        *out = element(t, tile, row % lanes, k).ok_or(Error::Corrupt)?;
+    }
+    Ok(())
+}
+
+/// Element `k` of a lane of a tile.
+fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
+    let lanes = t.lanes.max(1);
+    Some(match t.dtype {
+        Dtype::Q8 => {
+            let scale_at = (k / t.group.max(1)) * lanes + lane;
+            let scale = tile.as_chunks::<2>().0.get(scale_at)?;
+            let scale = math::from_f16(u16::from_le_bytes(*scale)) * math::pow2(t.scale_exp);
+            let vector = scale_bytes(lanes, t.cols, t.group) + (k / K_STEP) * K_STEP * lanes;
+            let q = *tile.get(vector + lane * K_STEP + k % K_STEP)? as i8;
+            q as f32 * scale
+        }
+        Dtype::F16 => {
+            let b = tile.as_chunks::<2>().0.get(k * lanes + lane)?;
+            math::from_f16(u16::from_le_bytes(*b))
+        }
+        Dtype::F32 => f32::from_le_bytes(*tile.as_chunks::<4>().0.get(k * lanes + lane)?),
+    })
+}
+
+/// The r-vectors of an embedding site: the token's row of A, gated. `token(c)` is column `c`'s row of the
+/// table, if it has one. Returns the bytes read and the multiply-accumulates.
+pub(crate) fn ranks(
+    term: &LoraTerm<'_>,
+    token: impl Fn(usize) -> Option<usize>,
+    ranks: &mut [f32],
+) -> Result<(u64, u64), Error> {
+    let n = term.columns.max(1);
+    let (mut bytes, mut macs) = (0, 0);
+    for (choice, gates) in term.selected.iter().zip(term.h.chunks_exact(n)) {
+        let lora = term
+            .source
+            .get(0, choice.class as usize)
+            .ok_or(Error::Corrupt)?;
+        let at = (choice.row as usize).saturating_mul(n);
+        let rows = ranks.get_mut(at..).ok_or(Error::Corrupt)?;
+        for (c, h) in gates.iter().enumerate() {
+            let lanes = lora.a.lanes.max(1);
+            let row = token(c).filter(|_| *h != 0.0);
+            let tile = row.and_then(|r| lora.a.tile(r / lanes));
+            if row.is_some() {
+                bytes += lora.a.row_bytes() as u64;
+                macs += (lora.b.rank() * (lora.b.rows() + 1)) as u64;
+            }
+            for (j, slots) in rows.chunks_exact_mut(n).enumerate().take(lora.b.rank()) {
+                let a = row
+                    .zip(tile)
+                    .and_then(|(r, tile)| element(&lora.a, tile, r % lanes, j));
+                if let Some(slot) = slots.get_mut(c) {
+                    *slot = a.map_or(0.0, |a| flush(flush(a) * *h) * lora.b.scale(j));
+                }
+            }
+        }
+        bytes += lora.b.bytes() as u64;
+    }
+    Ok((bytes, macs))
+}
+
+/// Adds the deltas of 16 dimensions to `out` `[row][column]`.
+pub(crate) fn add_unit(term: &LoraTerm<'_>, ranks: &[f32], unit: usize, out: &mut [f32]) {
+    let n = term.columns.max(1);
+    for start in (0..term.columns).step_by(BLOCK) {
+        let len = (term.columns - start).min(BLOCK);
+        let mut acc: Acc<UNIT> = [[0.0; BLOCK]; UNIT];
+        let rows = out.chunks_exact_mut(n).skip(unit * UNIT);
+        for (acc, row) in acc.iter_mut().zip(rows) {
+            let row = row.iter().skip(start);
+            acc.iter_mut().zip(row).for_each(|(a, x)| *a = *x);
+        }
+        add_deltas(term, ranks, 0, unit, start, len, &mut acc);
+        let rows = out.chunks_exact_mut(n).skip(unit * UNIT);
+        for (acc, row) in acc.iter().zip(rows) {
+            let row = row.iter_mut().skip(start);
+            row.zip(acc).take(len).for_each(|(x, a)| *x = *a);
+        }
+    }
+}
