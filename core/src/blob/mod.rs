@@ -43,8 +43,8 @@ mod view;
 
 pub use expert::{Expert, ExpertFile, Lora};
 pub use include::expect_model;
-pub use tensor::{BPanel, Tensor};
 pub(crate) use parse::{is_factor, is_signed_factor};
+pub use tensor::{BPanel, Tensor};
 pub use view::{Model, Sections, Site};
 
 use crate::error::Error;

@@ -534,8 +534,7 @@ impl TableWalk<'_> {
         if e.rows != want.rows || e.cols != want.cols {
             return Err(self.error("rows and columns do not fit the config"));
         }
-        let (Some(dtype), Some(layout)) =
-            (Dtype::from_tag(e.dtype), Layout::from_tag(e.layout))
+        let (Some(dtype), Some(layout)) = (Dtype::from_tag(e.dtype), Layout::from_tag(e.layout))
         else {
             return Err(self.error("a dtype or layout that this build does not know"));
         };
@@ -551,13 +550,7 @@ impl TableWalk<'_> {
         if !scale_exp_is_legal(dtype, e.scale_exp) || e.flags != 0 {
             return Err(self.error("scale_exp or flags outside their range"));
         }
-        let size = packed_size(
-            dtype,
-            layout,
-            e.rows as usize,
-            e.cols as usize,
-            self.group,
-        );
+        let size = packed_size(dtype, layout, e.rows as usize, e.cols as usize, self.group);
         if e.offset != align_up(self.end, DATA_ALIGN) {
             return Err(self.error("its data do not begin where those before end"));
         }
@@ -605,7 +598,10 @@ const fn table<'b>(
     };
     match format::array::<4>(section, 0) {
         Some(n) if u32::from_le_bytes(*n) as usize == count => Ok(walk),
-        _ => Err(walk.error("the tensor table has another number of entries than the config asks for")),
+        _ => {
+            Err(walk
+                .error("the tensor table has another number of entries than the config asks for"))
+        }
     }
 }
 
@@ -812,12 +808,7 @@ const fn classifier(model: &Model<'_>, section: &[u8]) -> Result<usize, Error> {
     if count == 0 || count % 2 != 0 || count / 2 > MAX_DEPTH || flags > 1 || out == 0 {
         return Err(error);
     }
-    let mut walk = tri!(table(
-        section,
-        kind,
-        model.config.group,
-        count as usize
-    ));
+    let mut walk = tri!(table(section, kind, model.config.group, count as usize));
     let depth = count as usize / 2;
     let mut cols = model.config.hidden;
     let mut widest = 0;
@@ -830,7 +821,9 @@ const fn classifier(model: &Model<'_>, section: &[u8]) -> Result<usize, Error> {
         };
         let last = i + 1 == depth;
         if rows == 0 || rows > MAX_DIM || (last && rows as usize != out) {
-            return Err(walk.error("the last layer must have a row per expert (and site when layerwise)"));
+            return Err(
+                walk.error("the last layer must have a row per expert (and site when layerwise)")
+            );
         }
         let mut want = weight(Role::ClassifierWeight as u16, i as u16, rows, cols);
         want.q8 = false;
@@ -907,26 +900,28 @@ const fn check_expert(model: &Model<'_>, bytes: &[u8], class: u16) -> Result<(),
                     let a_at = r.a_offset as u64 * DATA_ALIGN as u64;
                     let b_at = r.b_offset as u64 * DATA_ALIGN as u64;
                     let a_end = a_at.saturating_add(a_size);
-                    let why = if embed && (!matches!(layout, Layout::Rows) || matches!(a, Dtype::Q8)) {
-                        "A of an embedding site must be f16 or f32 in plain rows"
-                    } else if !matches!(layout, Layout::Rows | Layout::R4K4) {
-                        "the layout of A must be rows or r4k4"
-                    } else if !scale_exp_is_legal(a, r.a_scale_exp)
-                        || !scale_exp_is_legal(b, r.b_scale_exp)
-                    {
-                        "scale_exp is outside its range"
-                    } else if !is_factor(r.scale) {
-                        "the LoRA scale is outside 2^-24..=65504"
-                    } else if r.a_length as u64 != a_size || r.b_length as u64 != b_size {
-                        "a panel's length does not fit its shape"
-                    } else if a_at != align_up(end, DATA_ALIGN) || b_at != align_up(a_end, DATA_ALIGN)
-                    {
-                        "a panel does not begin where the one before it ends"
-                    } else if b_at.saturating_add(b_size) > bytes.len() as u64 {
-                        "a panel ends outside the expert"
-                    } else {
-                        ""
-                    };
+                    let why =
+                        if embed && (!matches!(layout, Layout::Rows) || matches!(a, Dtype::Q8)) {
+                            "A of an embedding site must be f16 or f32 in plain rows"
+                        } else if !matches!(layout, Layout::Rows | Layout::R4K4) {
+                            "the layout of A must be rows or r4k4"
+                        } else if !scale_exp_is_legal(a, r.a_scale_exp)
+                            || !scale_exp_is_legal(b, r.b_scale_exp)
+                        {
+                            "scale_exp is outside its range"
+                        } else if !is_factor(r.scale) {
+                            "the LoRA scale is outside 2^-24..=65504"
+                        } else if r.a_length as u64 != a_size || r.b_length as u64 != b_size {
+                            "a panel's length does not fit its shape"
+                        } else if a_at != align_up(end, DATA_ALIGN)
+                            || b_at != align_up(a_end, DATA_ALIGN)
+                        {
+                            "a panel does not begin where the one before it ends"
+                        } else if b_at.saturating_add(b_size) > bytes.len() as u64 {
+                            "a panel ends outside the expert"
+                        } else {
+                            ""
+                        };
                     end = b_at.saturating_add(b_size);
                     why
                 }

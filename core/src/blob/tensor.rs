@@ -20,11 +20,14 @@ pub struct Tensor<'b> {
 
 impl<'b> Tensor<'b> {
     /// The tensor that `entry` describes in `section`; `None` if the bytes are not there.
-    pub(crate) const fn from_entry(section: &'b [u8], entry: &TensorEntry, group: usize) -> Option<Self> {
-        let (Some(dtype), Some(layout)) = (
-            Dtype::from_tag(entry.dtype),
-            Layout::from_tag(entry.layout),
-        ) else {
+    pub(crate) const fn from_entry(
+        section: &'b [u8],
+        entry: &TensorEntry,
+        group: usize,
+    ) -> Option<Self> {
+        let (Some(dtype), Some(layout)) =
+            (Dtype::from_tag(entry.dtype), Layout::from_tag(entry.layout))
+        else {
             return None;
         };
         match format::slice(section, entry.offset as usize, entry.length as usize) {
@@ -86,8 +89,9 @@ impl<'b> Tensor<'b> {
     /// Bytes of one tile of `lanes` rows.
     pub(crate) const fn tile_bytes(&self) -> usize {
         match self.dtype {
-            Dtype::Q8 => layout::scale_bytes(self.lanes, self.cols, self.group)
-                .saturating_add(layout::round_up(self.cols, layout::K_STEP).saturating_mul(self.lanes)),
+            Dtype::Q8 => layout::scale_bytes(self.lanes, self.cols, self.group).saturating_add(
+                layout::round_up(self.cols, layout::K_STEP).saturating_mul(self.lanes),
+            ),
             _ => self
                 .cols
                 .saturating_mul(self.lanes)
@@ -171,7 +175,11 @@ impl<'b> BPanel<'b> {
             .saturating_mul(self.lanes)
             .saturating_mul(self.dtype.bytes());
         let head = layout::b_scale_bytes(self.dtype, self.rank);
-        format::slice(self.data, head.saturating_add(n.saturating_mul(bytes)), bytes)
+        format::slice(
+            self.data,
+            head.saturating_add(n.saturating_mul(bytes)),
+            bytes,
+        )
     }
 
     /// The effective scale of column `j`: 1 for floats.
@@ -179,7 +187,8 @@ impl<'b> BPanel<'b> {
         match self.dtype {
             Dtype::Q8 => match format::array::<2>(self.data, j.saturating_mul(2)) {
                 Some(b) => {
-                    crate::math::from_f16(u16::from_le_bytes(*b)) * crate::math::pow2(self.scale_exp)
+                    crate::math::from_f16(u16::from_le_bytes(*b))
+                        * crate::math::pow2(self.scale_exp)
                 }
                 None => 0.0,
             },

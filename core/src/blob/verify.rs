@@ -21,8 +21,7 @@ impl<'b> Model<'b> {
             let Some(e) = self.section_entry(n) else {
                 return Err(Error::Corrupt);
             };
-            let Some(bytes) =
-                format::slice(self.bytes, e.offset as usize, e.length as usize)
+            let Some(bytes) = format::slice(self.bytes, e.offset as usize, e.length as usize)
             else {
                 return Err(Error::Corrupt);
             };

@@ -312,6 +312,11 @@ impl<'b> Model<'b> {
         }
     }
 
+    /// The classifier, to run by itself; `None` without one.
+    pub fn classifier(&self) -> Option<crate::xlora::XLoraClassifier<'_>> {
+        crate::xlora::XLoraClassifier::of_model(self)
+    }
+
     /// Layers of the classifier.
     pub(crate) const fn classifier_depth(&self) -> usize {
         match self.classifier {
@@ -361,8 +366,7 @@ impl<'b> Model<'b> {
 
 /// Tensor `n` of the table at the head of `section`.
 pub(crate) const fn table_tensor(section: &[u8], n: usize, group: usize) -> Option<Tensor<'_>> {
-    let at = format::TABLE_HEAD_BYTES
-        .saturating_add(n.saturating_mul(format::TENSOR_ENTRY_BYTES));
+    let at = format::TABLE_HEAD_BYTES.saturating_add(n.saturating_mul(format::TENSOR_ENTRY_BYTES));
     match format::array(section, at) {
         Some(b) => Tensor::from_entry(section, &TensorEntry::decode(b), group),
         None => None,

@@ -102,11 +102,18 @@ impl AttentionJob<'_> {
     fn score<E: Element>(&self, head: usize, out: &mut [f32]) {
         let n = self.columns.len().max(1);
         let tile_bytes = self.head_dim.saturating_mul(LANES * E::BYTES).max(1);
-        let head_bytes = self.context.saturating_mul(self.head_dim).saturating_mul(E::BYTES);
+        let head_bytes = self
+            .context
+            .saturating_mul(self.head_dim)
+            .saturating_mul(E::BYTES);
         let at = self.kv_head(head).saturating_mul(head_bytes);
         let first = head.saturating_mul(self.head_dim).saturating_mul(n);
         let q = self.q.get(first..).unwrap_or(&[]);
-        for ((c, column), out) in self.columns.iter().enumerate().zip(out.chunks_exact_mut(self.stride()))
+        for ((c, column), out) in self
+            .columns
+            .iter()
+            .enumerate()
+            .zip(out.chunks_exact_mut(self.stride()))
         {
             let keys = self.cache(column.pass()).keys;
             let keys = keys.get(at..at.saturating_add(head_bytes)).unwrap_or(&[]);
@@ -150,7 +157,11 @@ impl AttentionJob<'_> {
         let at = self.kv_head(head).saturating_mul(head_bytes);
         let scores_at = head.saturating_mul(n).saturating_mul(self.stride());
         let scores = self.scores.get(scores_at..).unwrap_or(&[]);
-        for ((c, column), scores) in self.columns.iter().enumerate().zip(scores.chunks_exact(self.stride()))
+        for ((c, column), scores) in self
+            .columns
+            .iter()
+            .enumerate()
+            .zip(scores.chunks_exact(self.stride()))
         {
             let values = self.cache(column.pass()).values;
             let values = values.get(at..at.saturating_add(head_bytes)).unwrap_or(&[]);

@@ -106,7 +106,11 @@ pub const K_STEP: usize = 4;
 
 /// `n` rounded up to a multiple of `m`; saturates. 0 if `m` is 0.
 pub const fn round_up(n: usize, m: usize) -> usize {
-    if m == 0 { 0 } else { n.div_ceil(m).saturating_mul(m) }
+    if m == 0 {
+        0
+    } else {
+        n.div_ceil(m).saturating_mul(m)
+    }
 }
 
 /// Groups of `group` along `cols`.
@@ -116,7 +120,10 @@ pub const fn groups(cols: usize, group: usize) -> usize {
 
 /// Bytes of the scales at the head of one `q8` tile of `rows` rows.
 pub const fn scale_bytes(rows: usize, cols: usize, group: usize) -> usize {
-    round_up(groups(cols, group).saturating_mul(rows).saturating_mul(2), rows.saturating_mul(4))
+    round_up(
+        groups(cols, group).saturating_mul(rows).saturating_mul(2),
+        rows.saturating_mul(4),
+    )
 }
 
 /// Bytes of one tile of a `[rows][cols]` tensor.
@@ -176,11 +183,23 @@ mod tests {
             2 * (64 + 72 * 16)
         );
         // One group: 32 bytes of scales, padded to 64.
-        assert_eq!(packed_size(Dtype::Q8, Layout::R16K4, 16, 64, 64), 64 + 64 * 16);
+        assert_eq!(
+            packed_size(Dtype::Q8, Layout::R16K4, 16, 64, 64),
+            64 + 64 * 16
+        );
         // One row: two scales are 4 bytes.
-        assert_eq!(packed_size(Dtype::Q8, Layout::Rows, 3, 70, 64), 3 * (4 + 72));
-        assert_eq!(packed_size(Dtype::Q8, Layout::R4K4, 6, 64, 64), 2 * (16 + 256));
-        assert_eq!(packed_size(Dtype::F16, Layout::R16K4, 17, 70, 64), 2 * 70 * 16 * 2);
+        assert_eq!(
+            packed_size(Dtype::Q8, Layout::Rows, 3, 70, 64),
+            3 * (4 + 72)
+        );
+        assert_eq!(
+            packed_size(Dtype::Q8, Layout::R4K4, 6, 64, 64),
+            2 * (16 + 256)
+        );
+        assert_eq!(
+            packed_size(Dtype::F16, Layout::R16K4, 17, 70, 64),
+            2 * 70 * 16 * 2
+        );
         assert_eq!(packed_b_size(Dtype::Q8, 17, 3), 16 + 32 * 3);
         assert_eq!(packed_b_size(Dtype::F16, 16, 3), 16 * 3 * 2);
         assert_eq!(

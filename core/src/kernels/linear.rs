@@ -241,7 +241,10 @@ impl LoraAJob<'_> {
     /// Rows `4 * unit..` of the r-vectors; `out` is `[4][column]`.
     pub(crate) fn unit(&self, unit: usize, out: &mut [f32]) {
         let row = unit.saturating_mul(A_UNIT);
-        let after = self.term.selected.partition_point(|s| s.row as usize <= row);
+        let after = self
+            .term
+            .selected
+            .partition_point(|s| s.row as usize <= row);
         let Some((index, s)) = after
             .checked_sub(1)
             .and_then(|i| Some((i, self.term.selected.get(i)?)))

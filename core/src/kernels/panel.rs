@@ -46,6 +46,21 @@ pub(crate) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// Columns `[column][k]` that no quantised row reads.
+    pub(crate) fn floats_only(k: usize, x: &'a [f32]) -> Self {
+        Self {
+            k,
+            group: 0,
+            x,
+            q_stride: 0,
+            s_stride: 0,
+            q: &[],
+            sx: &[],
+            sum: &[],
+            picks: None,
+        }
+    }
+
     fn index(&self, column: usize) -> usize {
         match self.picks {
             Some(p) => p.get(column).map_or(usize::MAX, |&c| c as usize),
@@ -130,9 +145,21 @@ mod tests {
         let floor = f32::from_bits(FLOOR);
         let below = f32::from_bits(FLOOR - 1);
         let (mut q, mut sx, mut sum) = ([0i8; 4], [0.0; 1], [0; 1]);
-        assert!(quantise(&[below, -below, 0.0, 0.0], 32, &mut q, &mut sx, &mut sum));
+        assert!(quantise(
+            &[below, -below, 0.0, 0.0],
+            32,
+            &mut q,
+            &mut sx,
+            &mut sum
+        ));
         assert_eq!((q, sx), ([0; 4], [0.0]));
-        assert!(quantise(&[floor, 0.0, -floor, 0.0], 32, &mut q, &mut sx, &mut sum));
+        assert!(quantise(
+            &[floor, 0.0, -floor, 0.0],
+            32,
+            &mut q,
+            &mut sx,
+            &mut sum
+        ));
         assert_eq!(q, [127, 0, -127, 0]);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert!(!quantise(&[0.0, bad], 32, &mut q, &mut sx, &mut sum));

@@ -61,29 +61,55 @@ pub(crate) const fn op(layers: u32, depth: u32, pc: u32) -> Op {
         let layer = (pc / PER_LAYER) as u16;
         return match pc % PER_LAYER {
             0 => Op::Norm { layer, mlp: false },
-            1 => Op::LoraA { layer, group: Group::Qkv },
-            2 => Op::Linear { layer, group: Group::Qkv },
+            1 => Op::LoraA {
+                layer,
+                group: Group::Qkv,
+            },
+            2 => Op::Linear {
+                layer,
+                group: Group::Qkv,
+            },
             3 => Op::Rope { layer },
             4 => Op::Store { layer },
             5 => Op::Score { layer },
             6 => Op::Softmax,
             7 => Op::Mix { layer },
             8 => Op::Gather,
-            9 => Op::LoraA { layer, group: Group::Output },
-            10 => Op::Linear { layer, group: Group::Output },
+            9 => Op::LoraA {
+                layer,
+                group: Group::Output,
+            },
+            10 => Op::Linear {
+                layer,
+                group: Group::Output,
+            },
             11 => Op::Norm { layer, mlp: true },
-            12 => Op::LoraA { layer, group: Group::GateUp },
-            13 => Op::Linear { layer, group: Group::GateUp },
+            12 => Op::LoraA {
+                layer,
+                group: Group::GateUp,
+            },
+            13 => Op::Linear {
+                layer,
+                group: Group::GateUp,
+            },
             14 => Op::Act,
-            15 => Op::LoraA { layer, group: Group::Down },
-            _ => Op::Linear { layer, group: Group::Down },
+            15 => Op::LoraA {
+                layer,
+                group: Group::Down,
+            },
+            _ => Op::Linear {
+                layer,
+                group: Group::Down,
+            },
         };
     }
     let after = pc - layers * PER_LAYER;
     if after == 0 {
         Op::FinalNorm
     } else if after <= depth {
-        Op::Classify { layer: (after - 1) as u16 }
+        Op::Classify {
+            layer: (after - 1) as u16,
+        }
     } else {
         match after - depth {
             1 => Op::Route,
@@ -99,11 +125,26 @@ mod tests {
 
     #[test]
     fn two_blocks_with_a_classifier_of_two() {
-        let list: std::vec::Vec<Op> = (0..).map(|pc| op(2, 2, pc)).take_while(|o| *o != Op::End).collect();
+        let list: std::vec::Vec<Op> = (0..)
+            .map(|pc| op(2, 2, pc))
+            .take_while(|o| *o != Op::End)
+            .collect();
         assert_eq!(list.len(), 1 + 2 * 17 + 1 + 2 + 1 + 1);
         assert_eq!(list[0], Op::Embed);
-        assert_eq!(list[18], Op::Norm { layer: 1, mlp: false });
-        assert_eq!(list[34], Op::Linear { layer: 1, group: Group::Down });
+        assert_eq!(
+            list[18],
+            Op::Norm {
+                layer: 1,
+                mlp: false
+            }
+        );
+        assert_eq!(
+            list[34],
+            Op::Linear {
+                layer: 1,
+                group: Group::Down
+            }
+        );
         assert_eq!(
             list[35..],
             [

@@ -3,10 +3,10 @@
 use crate::blob::Model;
 use crate::carve::{Carver, part_bytes};
 use crate::error::Error;
+use crate::kernels::UNIT;
 use crate::kernels::attention::LANES;
 use crate::kernels::layout::{K_STEP, groups, round_up};
 use crate::kernels::linear::Choice;
-use crate::kernels::UNIT;
 use crate::session::column::Column;
 use crate::session::options::{Caches, LogitsKind, SessionOptions, Speculate};
 
@@ -135,11 +135,7 @@ impl Sizes {
             ranks: product(model.widest_ranks, n, 1),
             choices: product(experts, 3, 1),
             gates: product(experts, 3, n),
-            scores: product(
-                c.heads as usize,
-                n,
-                cache_positions(o).saturating_add(1),
-            ),
+            scores: product(c.heads as usize, n, cache_positions(o).saturating_add(1)),
             hidden: if model.classifier_depth() > 1 {
                 product(model.widest_classifier, n, 1)
             } else {
@@ -263,12 +259,10 @@ impl<'a> State<'a> {
     ) -> Result<Self, Error> {
         let s = Sizes::of(model, options);
         let found = arena.len();
-        let arena = arena
-            .get_mut(..s.bytes())
-            .ok_or(Error::ArenaTooSmall {
-                needed: s.bytes() as u64,
-                found: found as u64,
-            })?;
+        let arena = arena.get_mut(..s.bytes()).ok_or(Error::ArenaTooSmall {
+            needed: s.bytes() as u64,
+            found: found as u64,
+        })?;
         arena.fill(0);
         let mut c = Carver::new(arena)?;
         let state = Self {
@@ -300,7 +294,12 @@ impl<'a> State<'a> {
 }
 
 /// One row of scalings: as the classifier gave them, or effective.
-pub(crate) fn scalings_row(rows: &[f32], width: usize, row: usize, effective: bool) -> Option<&[f32]> {
+pub(crate) fn scalings_row(
+    rows: &[f32],
+    width: usize,
+    row: usize,
+    effective: bool,
+) -> Option<&[f32]> {
     let at = row
         .saturating_mul(2)
         .saturating_add(effective as usize)

@@ -142,12 +142,21 @@ mod tests {
         for gates in [
             Gates::Off,
             Gates::Uniform { value: -0.25 },
-            Gates::Row { row: 3, global: true },
-            Gates::Row { row: 0, global: false },
+            Gates::Row {
+                row: 3,
+                global: true,
+            },
+            Gates::Row {
+                row: 0,
+                global: false,
+            },
         ] {
             for pass in [Pass::Scaling, Pass::Routed] {
                 let c = Column::new(pass, 5, 9, gates).with(Column::HEAD, true);
-                assert_eq!((c.gates(), c.pass(), c.has(Column::HEAD)), (gates, pass, true));
+                assert_eq!(
+                    (c.gates(), c.pass(), c.has(Column::HEAD)),
+                    (gates, pass, true)
+                );
             }
         }
     }

@@ -122,13 +122,13 @@ impl Session<'_, '_> {
             self.logits_count = 0;
             0
         };
-        let from = self
+        let from = self.state.output.iter().skip(slot).step_by(picked.max(1));
+        if let Some(to) = self
             .state
-            .output
-            .iter()
-            .skip(slot)
-            .step_by(picked.max(1));
-        if let Some(to) = self.state.logits.chunks_exact_mut(vocab.max(1)).nth(row as usize) {
+            .logits
+            .chunks_exact_mut(vocab.max(1))
+            .nth(row as usize)
+        {
             to.iter_mut().zip(from).for_each(|(t, v)| *t = *v);
             self.logits_count = row + 1;
         }
@@ -160,7 +160,10 @@ impl Session<'_, '_> {
             self.state.log.chunks_exact_mut(width.max(1)).nth(at),
             self.state.log_marks.get_mut(at),
         );
-        match (scalings_row(self.state.rows, width, row as usize, false), slots) {
+        match (
+            scalings_row(self.state.rows, width, row as usize, false),
+            slots,
+        ) {
             (Some(from), (Some(to), Some(mark))) => {
                 to.iter_mut().zip(from).for_each(|(t, v)| *t = *v);
                 *mark = self.forwards;

@@ -31,8 +31,8 @@ impl GateInputs<'_> {
                 } else {
                     class
                 };
-                let s = scalings_row(self.rows, self.width, row as usize, true)
-                    .and_then(|r| r.get(at));
+                let s =
+                    scalings_row(self.rows, self.width, row as usize, true).and_then(|r| r.get(at));
                 (s.copied().unwrap_or(0.0), global)
             }
         };

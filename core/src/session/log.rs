@@ -59,10 +59,7 @@ impl<'a> ScalingsLog<'a> {
 
     /// Entries of one length, with their numbers. Source: PEFT, `get_bucketed_scalings_log`, whose
     /// dictionary from sequence length to entries this is, one key at a time.
-    pub fn bucket(
-        &self,
-        tokens: usize,
-    ) -> impl Iterator<Item = (usize, Scalings<'a>)> + use<'a> {
+    pub fn bucket(&self, tokens: usize) -> impl Iterator<Item = (usize, Scalings<'a>)> + use<'a> {
         self.forwards()
             .enumerate()
             .filter(move |(_, s)| matches!(s.shape(), [t, _, _] if t == tokens))

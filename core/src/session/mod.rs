@@ -24,7 +24,9 @@ use crate::error::Error;
 use crate::kernels::{Executor, Kernels};
 use crate::session::arena::{NO_POSITION, State, scalings_row};
 use crate::session::column::Sweep;
-use crate::session::options::{Budget, Caches, Counters, LogitsKind, Progress, Routing, SessionOptions};
+use crate::session::options::{
+    Budget, Caches, Counters, LogitsKind, Progress, Routing, SessionOptions,
+};
 use crate::session::schedule::{GuessState, Mode};
 use crate::session::sweep::Machine;
 use crate::xlora::{Scalings, XLoraConfig};
@@ -195,14 +197,18 @@ impl<'b, 'a> Session<'b, 'a> {
         let first = self.next_embedding;
         for row in rows.chunks_exact(hidden.max(1)) {
             let slot = self.next_embedding.checked_rem(capacity).unwrap_or(0) as usize;
-            if let Some(to) = self.state.embeddings.chunks_exact_mut(hidden.max(1)).nth(slot) {
+            if let Some(to) = self
+                .state
+                .embeddings
+                .chunks_exact_mut(hidden.max(1))
+                .nth(slot)
+            {
                 to.iter_mut().zip(row).for_each(|(t, v)| *t = *v);
             }
             self.next_embedding = self.next_embedding.wrapping_add(1);
         }
-        let slots = (0..count as u32).map(|i| {
-            first.wrapping_add(i).checked_rem(capacity).unwrap_or(0) | EMBEDDING
-        });
+        let slots = (0..count as u32)
+            .map(|i| first.wrapping_add(i).checked_rem(capacity).unwrap_or(0) | EMBEDDING);
         self.queue(slots);
         Ok(())
     }
@@ -275,7 +281,13 @@ impl<'b, 'a> Session<'b, 'a> {
                 executor,
                 budget,
             )
-            .and_then(|done| if done { self.commit().map(|()| true) } else { Ok(false) });
+            .and_then(|done| {
+                if done {
+                    self.commit().map(|()| true)
+                } else {
+                    Ok(false)
+                }
+            });
         match done {
             Ok(true) if self.routed == self.pushed => Ok(Progress::Ready),
             Ok(_) => Ok(Progress::More),

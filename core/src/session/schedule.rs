@@ -21,7 +21,9 @@ pub(crate) enum Mode {
     Lag,
     Prompt,
     /// Static, only, all-ones: the held row.
-    Held { global: bool },
+    Held {
+        global: bool,
+    },
     Base,
 }
 
@@ -179,7 +181,12 @@ impl Session<'_, '_> {
     }
 
     fn column(&self, pass: Pass, position: u32, gates: Gates) -> Column {
-        let token = self.state.tokens.get(position as usize).copied().unwrap_or(0);
+        let token = self
+            .state
+            .tokens
+            .get(position as usize)
+            .copied()
+            .unwrap_or(0);
         Column::new(pass, token & !(EMBEDDING | START), position, gates)
             .with(Column::EMBEDDING, token & EMBEDDING != 0)
     }
@@ -197,7 +204,11 @@ impl Session<'_, '_> {
         while routed_end < self.pushed.min(self.routed + chunk) && self.is_ready(mode, routed_end) {
             let head = self.keeps_all_logits() || routed_end + 1 == self.pushed;
             let column = self
-                .column(Pass::Routed, routed_end, self.routed_gates(mode, routed_end))
+                .column(
+                    Pass::Routed,
+                    routed_end,
+                    self.routed_gates(mode, routed_end),
+                )
                 .with(Column::HEAD, head);
             self.place(&mut count, column);
             routed_end += 1;

@@ -11,8 +11,8 @@ use crate::math::{self, Sum16, flush};
 use crate::session::arena::State;
 use crate::session::column::{Column, Sweep};
 use crate::session::gates::GateInputs;
-use crate::session::sweep::{Machine, cache_ranges};
 use crate::session::options::Counters;
+use crate::session::sweep::{Machine, cache_ranges};
 
 /// An activation of column `column` is not finite: an error, unless the column is a guess, which is
 /// dropped.
@@ -29,7 +29,11 @@ fn not_finite(column: &mut Column) -> Result<(), Error> {
 
 /// The values of a vector tensor, f32 little-endian.
 pub(crate) fn vector<'b>(t: &Tensor<'b>) -> impl Iterator<Item = f32> + 'b {
-    t.data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))
+    t.data
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
 }
 
 impl<'m> Machine<'m> {

@@ -5,7 +5,8 @@ use crate::blob::{Model, Site};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{AttentionJob, LayerCache, Step};
 use crate::kernels::layout::Dtype;
-use crate::kernels::linear::{LinearJob, LoraAJob, LoraSource, LoraTerm, Part};
+use crate::kernels::linear::{Choice, LinearJob, LoraAJob, LoraSource, LoraTerm, Part};
+use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{A_UNIT, Executor, Kernels, UNIT, Work};
 use crate::model::program::{Group, Op, op};
@@ -246,7 +247,7 @@ impl<'m> Machine<'m> {
                 let k = weight.cols();
                 let input = match layer {
                     0 => input_of(self.model, k, inputs, state.picks.get(..picked)),
-                    _ => input_of(self.model, k, (state.hidden, &[], &[], &[]), None),
+                    _ => Input::floats_only(k, state.hidden),
                 };
                 let job = LinearJob {
                     kernels: self.kernels,
@@ -462,9 +463,6 @@ fn linear_rows(job: &LinearJob<'_>, k: usize, n: usize) -> Rows {
     }
 }
 
-fn chosen(
-    choices: &[crate::kernels::linear::Choice],
-    count: u32,
-) -> Result<&[crate::kernels::linear::Choice], Error> {
+fn chosen(choices: &[Choice], count: u32) -> Result<&[Choice], Error> {
     choices.get(..count as usize).ok_or(Error::Corrupt)
 }

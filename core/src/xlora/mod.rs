@@ -17,12 +17,14 @@
 
 mod classifier;
 mod config;
+mod layer;
 
 mod scalings;
 mod topk;
 
-
+pub use classifier::XLoraClassifier;
 pub use config::XLoraConfig;
+pub use layer::{Context, XLoraEmbeddingLayer, XLoraLayer, XLoraLinearLayer};
 
 pub use scalings::Scalings;
 pub use topk::{Selected, apply_scalings_to_x, get_maybe_topk_scalings};

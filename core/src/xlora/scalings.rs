@@ -63,7 +63,9 @@ impl<'a> Scalings<'a> {
         let row = if self.shared {
             token
         } else {
-            token.saturating_mul(self.layers).saturating_add(layer_number)
+            token
+                .saturating_mul(self.layers)
+                .saturating_add(layer_number)
         };
         let at = row.saturating_mul(self.adapters);
         self.data

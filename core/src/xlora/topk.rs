@@ -142,9 +142,15 @@ mod tests {
 
     #[test]
     fn signed_values_and_ties() {
-        assert_eq!(effective(&[-1.0, -3.0, -2.0], Some(2), false), [-1.0, 0.0, -2.0]);
+        assert_eq!(
+            effective(&[-1.0, -3.0, -2.0], Some(2), false),
+            [-1.0, 0.0, -2.0]
+        );
         assert_eq!(effective(&[0.3, 0.3, 0.3], Some(2), false), [0.3, 0.3, 0.0]);
-        assert_eq!(effective(&[0.3, -0.0, 0.0], Some(2), false), [0.3, -0.0, 0.0]);
+        assert_eq!(
+            effective(&[0.3, -0.0, 0.0], Some(2), false),
+            [0.3, -0.0, 0.0]
+        );
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub fn gemv_q8_scalar<const R: usize>(
         let tiles = vectors
             .chunks((group / K_STEP).saturating_mul(R).max(1))
             .zip(column.q.chunks(group));
-        for ((w, x), (sw, sx)) in tiles.zip(scales.as_chunks::<2>().0.chunks_exact(R).zip(column.sx))
+        for ((w, x), (sw, sx)) in
+            tiles.zip(scales.as_chunks::<2>().0.chunks_exact(R).zip(column.sx))
         {
             let mut d = [0i32; R];
             for (w, x) in w.chunks_exact(R).zip(x.as_chunks::<K_STEP>().0) {
