@@ -1,10 +1,11 @@
 //! From options to bytes: plan everything first, then read each tensor once.
 
-use crate::error::{PackError, Result};
+use crate::error::{Kind, PackError, Result};
 use crate::import::base::BaseConfig;
 use crate::import::classifier::{Classifier, Rows};
 use crate::import::lora::Adapter;
 use crate::import::modules::Place;
+use crate::import::tokenizer;
 use crate::import::weights::Weights;
 use crate::import::xlora::XLora;
 use crate::options::{PackOptions, Progress, Target};
@@ -285,7 +286,19 @@ fn check_embedding_copy(
     ))
 }
 
-/// The tokenizer section, if the base has a tokenizer that is supported.
-fn tokenizer(_options: &PackOptions, _progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
-    Ok(None)
+/// The tokenizer section, if the base has a tokenizer that is supported; else a note says why not.
+fn tokenizer(options: &PackOptions, progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
+    let json = options.base.join("tokenizer.json");
+    if !json.exists() {
+        return Ok(None);
+    }
+    let config = options.base.join("tokenizer_config.json");
+    match tokenizer::section(&json, config.exists().then_some(config.as_path())) {
+        Ok(section) => Ok(Some(section)),
+        Err(e) if e.kind == Kind::Refused => {
+            progress.note(&format!("packed without a tokenizer: {}", e.cause));
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
 }

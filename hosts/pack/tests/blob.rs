@@ -4,7 +4,8 @@ mod common;
 
 use common::reader::{File, Tensor, f32_at, u16_at, u32_at};
 use common::source::Source;
-use common::{Heard, base_of, cases, expected, fixtures, options};
+use common::{AlignedCopy as Copy, Heard, base_of, cases, expected, fixtures, options};
+use pleach::{Blob, ExpertFile, Model};
 use pleach_pack::{AdapterQuant, BaseQuant, PackOptions, Silent, Target, pack};
 use std::path::{Path, PathBuf};
 
@@ -417,6 +418,57 @@ fn the_same_input_gives_the_same_bytes() {
         elsewhere.base = o.base.canonicalize().expect("base");
         elsewhere.xlora = Some(case.canonicalize().expect("case"));
         assert_eq!(once, pack(&elsewhere, &mut Silent).expect("packs").bytes);
+    }
+}
+
+#[test]
+fn the_core_accepts_and_verifies_every_file() {
+    for case in all() {
+        for (quant, adapters, group, target) in [
+            (BaseQuant::Q8, None, 64, Target::Linux),
+            (BaseQuant::Q8, None, 32, Target::Portable),
+            (BaseQuant::Q8, Some(AdapterQuant::F32), 256, Target::Linux),
+            (BaseQuant::F16, None, 64, Target::Linux),
+            (
+                BaseQuant::F16,
+                Some(AdapterQuant::Q8),
+                128,
+                Target::Portable,
+            ),
+        ] {
+            let mut o = options_of(&case);
+            (o.quant, o.adapter_quant, o.group, o.target) = (quant, adapters, group, target);
+            let bytes = Copy::of(&pack(&o, &mut Silent).expect("packs").bytes);
+            let model = Model::parse(Blob::new(bytes.get()).expect("aligned"))
+                .unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+            model
+                .verify()
+                .unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+            let names = File::read(bytes.get()).names();
+            assert_eq!(model.n_sites(), names.len());
+            assert!(
+                names
+                    .iter()
+                    .enumerate()
+                    .all(|(n, name)| model.site_name(n) == Some(name))
+            );
+            assert_eq!(
+                model.tokenizer().is_some(),
+                case.ends_with("xlora-intent/xlora")
+            );
+            for n in 0..model.n_experts() {
+                // Each section is an expert file as well.
+                let e = File::read(bytes.get())
+                    .sections
+                    .into_iter()
+                    .filter(|s| s.0 == 6)
+                    .nth(n);
+                let e = Copy::of(&e.expect("expert").2);
+                let e =
+                    ExpertFile::parse(Blob::new(e.get()).expect("aligned")).expect("expert file");
+                assert!(e.class() == n && e.knows_classifier(&model));
+            }
+        }
     }
 }
 

@@ -65,3 +65,27 @@ impl Progress for Heard {
         self.notes.push(text.into());
     }
 }
+
+/// Bytes at the alignment that a blob needs, without unsafe code.
+pub struct AlignedCopy {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedCopy {
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut copy = vec![0; bytes.len() + 64];
+        let start = copy.as_ptr().align_offset(64);
+        copy[start..start + bytes.len()].copy_from_slice(bytes);
+        Self {
+            bytes: copy,
+            start,
+            len: bytes.len(),
+        }
+    }
+
+    pub fn get(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+}
