@@ -160,8 +160,9 @@ impl<'j> Node<'j> {
     fn flag(&self, key: &str, missing: Option<bool>) -> Result<bool> {
         match (self.get(key), missing) {
             (None, Some(value)) => Ok(value),
-            (value, _) => (value.and_then(Value::as_bool))
-                .ok_or_else(|| self.wrong(key, "true or false")),
+            (value, _) => {
+                (value.and_then(Value::as_bool)).ok_or_else(|| self.wrong(key, "true or false"))
+            }
         }
     }
 

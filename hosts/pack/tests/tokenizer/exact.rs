@@ -13,7 +13,10 @@ fn section() -> Vec<u8> {
 #[test]
 fn corpus() {
     let section = section();
-    println!("tokenizer section of the intent model: {} bytes", section.len());
+    println!(
+        "tokenizer section of the intent model: {} bytes",
+        section.len()
+    );
     let mut pair = Pair::new(&intent_json(), &section);
     for text in sentences() {
         pair.check(&text);
@@ -39,7 +42,10 @@ fn every_character() {
     let mut pair = Pair::new(&intent_json(), &section);
     let all: Vec<char> = ('\u{1}'..=char::MAX).collect();
     for few in all.chunks(512) {
-        let text: String = few.iter().flat_map(|c| ['a', *c, '1', *c, ' ', *c, '!']).collect();
+        let text: String = few
+            .iter()
+            .flat_map(|c| ['a', *c, '1', *c, ' ', *c, '!'])
+            .collect();
         let expected = pair.theirs.encode(text.as_str(), false).unwrap();
         let found = encode(&pair.ours, text.as_bytes(), EncodeOptions::DEFAULT);
         assert_eq!(found, expected.get_ids(), "from U+{:04X}", few[0] as u32);
@@ -51,7 +57,10 @@ fn every_character() {
 fn template_and_special_tokens() {
     let section = section();
     let tokenizer = Tokenizer::parse(&section).unwrap();
-    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.vocab()), (Some(1), None, 512));
+    assert_eq!(
+        (tokenizer.bos(), tokenizer.eos(), tokenizer.vocab()),
+        (Some(1), None, 512)
+    );
     assert!((0..512).all(|id| tokenizer.is_special(id) == (id < 3)));
     assert_eq!(tokenizer.added_token("</s>"), Some(2));
     assert_eq!(tokenizer.token_bytes(512), None);
@@ -71,7 +80,11 @@ fn without_added_tokens() {
     };
     for text in lines(3, 500) {
         let expected = theirs.encode(text.as_str(), false).unwrap();
-        assert_eq!(encode(&ours, text.as_bytes(), options), expected.get_ids(), "{text:?}");
+        assert_eq!(
+            encode(&ours, text.as_bytes(), options),
+            expected.get_ids(),
+            "{text:?}"
+        );
     }
 }
 
@@ -87,7 +100,11 @@ fn invalid_bytes_come_back() {
             match round % 3 {
                 0 => text.insert(at, random.next() as u8),
                 1 => text.truncate(at),
-                _ => text.iter_mut().skip(at).take(2).for_each(|b| *b = random.next() as u8),
+                _ => text
+                    .iter_mut()
+                    .skip(at)
+                    .take(2)
+                    .for_each(|b| *b = random.next() as u8),
             }
         }
         let tokens = encode(&tokenizer, &text, EncodeOptions::DEFAULT);
@@ -114,7 +131,11 @@ fn buffers_too_small() {
         let n = loop {
             match tokenizer.encode(&text, EncodeOptions::DEFAULT, &mut scratch, &mut out) {
                 Ok(n) => break n,
-                Err(Error::Shape { what, expected, found }) => {
+                Err(Error::Shape {
+                    what,
+                    expected,
+                    found,
+                }) => {
                     let buffer = match what {
                         "tokenizer scratch" => &mut scratch,
                         "tokens" => &mut out,

@@ -34,21 +34,57 @@ fn refused_by_name() {
         ("/truncation", json!({"max_length": 8}), "truncation"),
         ("/padding", json!({"pad_id": 0}), "padding"),
         ("/pre_tokenizer", Value::Null, "pre_tokenizer is missing"),
-        ("/pre_tokenizer", json!({"type": "Sequence", "pretokenizers": []}), "pre_tokenizer: Sequence"),
-        ("/pre_tokenizer", json!({"type": "Split"}), "pre_tokenizer: Split"),
-        ("/pre_tokenizer", json!({"type": "Metaspace"}), "pre_tokenizer: Metaspace"),
-        ("/pre_tokenizer", level(false), "pre_tokenizer.use_regex: false"),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": []}),
+            "pre_tokenizer: Sequence",
+        ),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Split"}),
+            "pre_tokenizer: Split",
+        ),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Metaspace"}),
+            "pre_tokenizer: Metaspace",
+        ),
+        (
+            "/pre_tokenizer",
+            level(false),
+            "pre_tokenizer.use_regex: false",
+        ),
         ("/decoder", Value::Null, "decoder is missing"),
-        ("/decoder", json!({"type": "ByteFallback"}), "decoder: ByteFallback"),
-        ("/post_processor", json!({"type": "BertProcessing"}), "post_processor: BertProcessing"),
+        (
+            "/decoder",
+            json!({"type": "ByteFallback"}),
+            "decoder: ByteFallback",
+        ),
+        (
+            "/post_processor",
+            json!({"type": "BertProcessing"}),
+            "post_processor: BertProcessing",
+        ),
         (
             "/post_processor",
             json!({"type": "Sequence", "processors": [{"type": "RobertaProcessing"}]}),
             "post_processor.processors[0]: RobertaProcessing",
         ),
-        ("/post_processor", template(json!([bos, bos, a])), "post_processor.single: more than one token"),
-        ("/post_processor", template(json!([a, a])), "post_processor.single[1]: a second sequence"),
-        ("/post_processor", template(json!([bos])), "post_processor.single"),
+        (
+            "/post_processor",
+            template(json!([bos, bos, a])),
+            "post_processor.single: more than one token",
+        ),
+        (
+            "/post_processor",
+            template(json!([a, a])),
+            "post_processor.single[1]: a second sequence",
+        ),
+        (
+            "/post_processor",
+            template(json!([bos])),
+            "post_processor.single",
+        ),
         (
             "/post_processor",
             template(json!([{"SpecialToken": {"id": "two"}}, a])),
@@ -67,24 +103,84 @@ fn refused_by_name() {
         ("/model/type", json!("Unigram"), "model.type: Unigram"),
         ("/model/type", json!("WordPiece"), "model.type: WordPiece"),
         ("/model/dropout", json!(0.1), "model.dropout: 0.1"),
-        ("/model/ignore_merges", json!(true), "model.ignore_merges: true"),
-        ("/model/continuing_subword_prefix", json!("##"), "model.continuing_subword_prefix: \"##\""),
-        ("/model/end_of_word_suffix", json!("</w>"), "model.end_of_word_suffix: \"</w>\""),
+        (
+            "/model/ignore_merges",
+            json!(true),
+            "model.ignore_merges: true",
+        ),
+        (
+            "/model/continuing_subword_prefix",
+            json!("##"),
+            "model.continuing_subword_prefix: \"##\"",
+        ),
+        (
+            "/model/end_of_word_suffix",
+            json!("</w>"),
+            "model.end_of_word_suffix: \"</w>\"",
+        ),
         ("/model/vocab", json!([]), "model.vocab is not an object"),
         ("/model/vocab/a", json!(-1), "model.vocab.a is not a token"),
-        ("/model/vocab/a", json!(1u64 << 40), "model.vocab.a is not a token"),
-        ("/model/vocab/a", json!(4), "model.vocab: two tokens have the number 4"),
-        ("/model/merges/0", json!(["t", "nowhere"]), "model.merges[0] is not of the vocabulary: no token \"nowhere\""),
-        ("/model/merges/0", json!(["Z", "Z"]), "model.merges[0] is not of the vocabulary: no token \"ZZ\""),
-        ("/model/merges/0", json!("t e e"), "model.merges[0] is not two tokens"),
-        ("/model/merges/0", json!(["t"]), "model.merges[0] is not a pair"),
+        (
+            "/model/vocab/a",
+            json!(1u64 << 40),
+            "model.vocab.a is not a token",
+        ),
+        (
+            "/model/vocab/a",
+            json!(4),
+            "model.vocab: two tokens have the number 4",
+        ),
+        (
+            "/model/merges/0",
+            json!(["t", "nowhere"]),
+            "model.merges[0] is not of the vocabulary: no token \"nowhere\"",
+        ),
+        (
+            "/model/merges/0",
+            json!(["Z", "Z"]),
+            "model.merges[0] is not of the vocabulary: no token \"ZZ\"",
+        ),
+        (
+            "/model/merges/0",
+            json!("t e e"),
+            "model.merges[0] is not two tokens",
+        ),
+        (
+            "/model/merges/0",
+            json!(["t"]),
+            "model.merges[0] is not a pair",
+        ),
         ("/added_tokens", json!({}), "added_tokens is not a list"),
-        ("/added_tokens/0/single_word", json!(true), "added_tokens[0].single_word: true"),
-        ("/added_tokens/1/lstrip", json!(true), "added_tokens[1].lstrip: true"),
-        ("/added_tokens/2/rstrip", json!(true), "added_tokens[2].rstrip: true"),
-        ("/added_tokens/2/special", json!(1), "added_tokens[2].special is not true or false"),
-        ("/added_tokens/2/content", json!("<s>"), "added_tokens[2]: \"<s>\" is there twice"),
-        ("/added_tokens/2/id", json!(7), "added_tokens[2]: \"</s>\" has id 7, but tokenizers would give it 2"),
+        (
+            "/added_tokens/0/single_word",
+            json!(true),
+            "added_tokens[0].single_word: true",
+        ),
+        (
+            "/added_tokens/1/lstrip",
+            json!(true),
+            "added_tokens[1].lstrip: true",
+        ),
+        (
+            "/added_tokens/2/rstrip",
+            json!(true),
+            "added_tokens[2].rstrip: true",
+        ),
+        (
+            "/added_tokens/2/special",
+            json!(1),
+            "added_tokens[2].special is not true or false",
+        ),
+        (
+            "/added_tokens/2/content",
+            json!("<s>"),
+            "added_tokens[2]: \"<s>\" is there twice",
+        ),
+        (
+            "/added_tokens/2/id",
+            json!(7),
+            "added_tokens[2]: \"</s>\" has id 7, but tokenizers would give it 2",
+        ),
     ];
     for (place, value, cause) in cases {
         let error = with(place, value).expect_err(cause);
@@ -102,7 +198,10 @@ fn unknown_bytes() {
     for (key, value) in [("unk_token", json!("<s>")), ("byte_fallback", json!(true))] {
         let mut json = intent_json();
         json["model"][key] = value;
-        assert_eq!(import(&json, None).unwrap(), import(&intent_json(), None).unwrap());
+        assert_eq!(
+            import(&json, None).unwrap(),
+            import(&intent_json(), None).unwrap()
+        );
         let vocab = json["model"]["vocab"].as_object_mut().unwrap();
         let id = vocab.remove("Ā").unwrap();
         vocab.insert("unused".into(), id);
@@ -118,7 +217,14 @@ fn not_a_tokenizer() {
     let path = folder.path().join("tokenizer.json");
     let missing = pleach_pack::tokenizer_section(&path, None).unwrap_err();
     assert_eq!(missing.kind, Kind::Refused);
-    for text in ["", "{", "[]", "{}", "{\"model\": 1}", "{\"model\": {\"merges\": []}}"] {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "{\"model\": 1}",
+        "{\"model\": {\"merges\": []}}",
+    ] {
         std::fs::write(&path, text).unwrap();
         let error = pleach_pack::tokenizer_section(&path, None).expect_err(text);
         assert!(error.cause.contains("tokenizer.json"), "{error}");
@@ -131,7 +237,11 @@ fn spellings_of_the_same_tokenizer() {
     let mut old = intent_json();
     let merges = old["model"]["merges"].as_array_mut().unwrap();
     for merge in merges.iter_mut() {
-        *merge = json!(format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap()));
+        *merge = json!(format!(
+            "{} {}",
+            merge[0].as_str().unwrap(),
+            merge[1].as_str().unwrap()
+        ));
     }
     merges.insert(0, json!("#version: 0.2"));
     let model = old["model"].as_object_mut().unwrap();
@@ -189,9 +299,21 @@ fn config_of_transformers() {
 
     for (key, value, cause) in [
         ("pad_token", json!("[PAD]"), "pad_token: \"[PAD]\""),
-        ("eos_token", json!({"content": "<end>"}), "eos_token: \"<end>\""),
-        ("split_special_tokens", json!(true), "split_special_tokens: true"),
-        ("add_prefix_space", json!("yes"), "add_prefix_space is \"yes\""),
+        (
+            "eos_token",
+            json!({"content": "<end>"}),
+            "eos_token: \"<end>\"",
+        ),
+        (
+            "split_special_tokens",
+            json!(true),
+            "split_special_tokens: true",
+        ),
+        (
+            "add_prefix_space",
+            json!("yes"),
+            "add_prefix_space is \"yes\"",
+        ),
         (
             "added_tokens_decoder",
             json!({"1": {"content": "<s>", "lstrip": false, "normalized": true, "rstrip": false,

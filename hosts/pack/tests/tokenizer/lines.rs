@@ -53,27 +53,87 @@ const SPACES: [&str; 27] = [
 ];
 
 const PIECES: [&str; 50] = [
-    "the", "The", "light", "turn", "IT", "Größe", "naïve", "don't", "DON'T", "I'm", "we've", "they're",
-    "he'll", "she'd", "it's", "isn’t", "'s", "'S", "'", "''", "'re'", "'lle", "l'été", "rock'n'roll", "\"",
-    "e\u{301}\u{323}", "\u{301}", "क्षि", "กำ", "한\u{11a8}", "👩‍👩‍👧‍👦", "👍🏽", "🇩🇪🇫", "❤\u{fe0f}", "1\u{fe0f}\u{20e3}",
-    "1,234.5", "42°", "٣٤٥", "४२", "๑๒", "Ⅷ", "½²", "１２", "𝟙𝟚", "x_1+=y[2];", "http://a.b/?c=d#e", "...", "—",
-    "\u{0}\u{1}\u{7f}", "\u{fffd}",
+    "the",
+    "The",
+    "light",
+    "turn",
+    "IT",
+    "Größe",
+    "naïve",
+    "don't",
+    "DON'T",
+    "I'm",
+    "we've",
+    "they're",
+    "he'll",
+    "she'd",
+    "it's",
+    "isn’t",
+    "'s",
+    "'S",
+    "'",
+    "''",
+    "'re'",
+    "'lle",
+    "l'été",
+    "rock'n'roll",
+    "\"",
+    "e\u{301}\u{323}",
+    "\u{301}",
+    "क्षि",
+    "กำ",
+    "한\u{11a8}",
+    "👩‍👩‍👧‍👦",
+    "👍🏽",
+    "🇩🇪🇫",
+    "❤\u{fe0f}",
+    "1\u{fe0f}\u{20e3}",
+    "1,234.5",
+    "42°",
+    "٣٤٥",
+    "४२",
+    "๑๒",
+    "Ⅷ",
+    "½²",
+    "１２",
+    "𝟙𝟚",
+    "x_1+=y[2];",
+    "http://a.b/?c=d#e",
+    "...",
+    "—",
+    "\u{0}\u{1}\u{7f}",
+    "\u{fffd}",
 ];
 
 const SPECIALS: [&str; 14] = [
-    "<s>", "</s>", "<pad>", "<s", "s>", "<", "<s></s>", "<|im|>", "<|im_start|>", "<|im_start|>user", "<|im",
-    "abc", "abcd", "abcde",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<s",
+    "s>",
+    "<",
+    "<s></s>",
+    "<|im|>",
+    "<|im_start|>",
+    "<|im_start|>user",
+    "<|im",
+    "abc",
+    "abcd",
+    "abcde",
 ];
 
 fn piece(random: &mut Random, line: &mut String) {
     match random.below(12) {
         0..=2 => {
             let (from, to) = SCRIPTS[random.below(SCRIPTS.len())];
-            let chars = (0..1 + random.below(8))
-                .filter_map(|_| char::from_u32(from + random.below((to - from + 1) as usize) as u32));
+            let chars = (0..1 + random.below(8)).filter_map(|_| {
+                char::from_u32(from + random.below((to - from + 1) as usize) as u32)
+            });
             line.extend(chars);
         }
-        3 => line.extend((0..1 + random.below(3)).filter_map(|_| char::from_u32(random.below(0x110000) as u32))),
+        3 => line.extend(
+            (0..1 + random.below(3)).filter_map(|_| char::from_u32(random.below(0x110000) as u32)),
+        ),
         4..=6 => line.push_str(random.pick(&SPACES)),
         7 => line.push_str(random.pick(&SPECIALS)),
         _ => line.push_str(random.pick(&PIECES)),

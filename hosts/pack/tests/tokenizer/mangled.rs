@@ -39,7 +39,11 @@ fn mangle(section: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = section.to_vec();
     for _ in 0..1 + random.below(3) {
         // Half of them in the header, where a byte matters most.
-        let within = if random.below(2) == 0 { 48 } else { bytes.len() };
+        let within = if random.below(2) == 0 {
+            48
+        } else {
+            bytes.len()
+        };
         let at = random.below(within.min(bytes.len()).max(1));
         match random.below(8) {
             0 => bytes.truncate(at),
@@ -49,8 +53,16 @@ fn mangle(section: &[u8], random: &mut Random) -> Vec<u8> {
                 let field = bytes.iter_mut().skip(at & !3);
                 field.zip(value.to_le_bytes()).for_each(|(b, v)| *b = v);
             }
-            3 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << random.below(8)),
-            _ => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = random.next() as u8),
+            3 => bytes
+                .iter_mut()
+                .skip(at)
+                .take(1)
+                .for_each(|b| *b ^= 1 << random.below(8)),
+            _ => bytes
+                .iter_mut()
+                .skip(at)
+                .take(1)
+                .for_each(|b| *b = random.next() as u8),
         }
     }
     bytes
@@ -61,7 +73,10 @@ fn wrong_bytes() {
     let mut small = intent_json();
     let merges = small["model"]["merges"].as_array_mut().unwrap();
     merges.truncate(8);
-    let sections = [import(&intent_json(), None).unwrap(), import(&small, None).unwrap()];
+    let sections = [
+        import(&intent_json(), None).unwrap(),
+        import(&small, None).unwrap(),
+    ];
     let mut accepted = 0;
     for seed in 0..20_000 {
         let section = &sections[seed as usize % 2];
@@ -128,5 +143,8 @@ fn rules() {
     let mut swapped = section.clone();
     swapped[added..added + 24].rotate_left(12);
     let why = Tokenizer::parse(&swapped).unwrap_err().why();
-    assert!(why.contains("added tokens are not strictly ascending"), "{why}");
+    assert!(
+        why.contains("added tokens are not strictly ascending"),
+        "{why}"
+    );
 }

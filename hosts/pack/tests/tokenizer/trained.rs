@@ -11,13 +11,19 @@ use tokenizers::{AddedToken, models::TrainerWrapper};
 /// `tokenizer.json` of a tokenizer trained by the `tokenizers` crate.
 fn train(vocab: usize, alphabet: bool, add_prefix_space: bool) -> Value {
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
-    tokenizer.with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(add_prefix_space)));
+    tokenizer.with_pre_tokenizer(Some(
+        ByteLevel::default().add_prefix_space(add_prefix_space),
+    ));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab)
         .min_frequency(2)
         .show_progress(false)
-        .special_tokens(["<s>", "</s>", "<|im_start|>"].map(|t| AddedToken::from(t, true)).into());
+        .special_tokens(
+            ["<s>", "</s>", "<|im_start|>"]
+                .map(|t| AddedToken::from(t, true))
+                .into(),
+        );
     let trainer = if alphabet {
         trainer.initial_alphabet(ByteLevel::alphabet().into_iter().collect::<HashSet<char>>())
     } else {
@@ -27,11 +33,21 @@ fn train(vocab: usize, alphabet: bool, add_prefix_space: bool) -> Value {
     let mut trainer = TrainerWrapper::from(trainer.build());
     tokenizer.train(&mut trainer, text.iter()).unwrap();
     // Ordinary added tokens that overlap with each other and with special ones, in both groups.
-    for (content, normalized) in [("abc", false), ("abcd", true), ("bcd", true), ("s>", false), ("é", false)] {
+    for (content, normalized) in [
+        ("abc", false),
+        ("abcd", true),
+        ("bcd", true),
+        ("s>", false),
+        ("é", false),
+    ] {
         let token = AddedToken::from(content, false).normalized(normalized);
         tokenizer.add_tokens([token]).unwrap();
     }
-    let special = [("<|im|>", false), ("<|im_start|>user", true), ("e\u{301}", true)];
+    let special = [
+        ("<|im|>", false),
+        ("<|im_start|>user", true),
+        ("e\u{301}", true),
+    ];
     for (content, normalized) in special {
         let token = AddedToken::from(content, true).normalized(normalized);
         tokenizer.add_special_tokens([token]).unwrap();
@@ -128,7 +144,11 @@ fn awkward_merges() {
         let mut json = intent_json();
         json["added_tokens"] = json!([]);
         json["post_processor"] = Value::Null;
-        json["model"]["vocab"] = tokens.iter().zip(0..).map(|(t, i)| (t.clone(), json!(i))).collect();
+        json["model"]["vocab"] = tokens
+            .iter()
+            .zip(0..)
+            .map(|(t, i)| (t.clone(), json!(i)))
+            .collect();
         json["model"]["merges"] = json!(merges);
         let section = import(&json, None).unwrap();
         let mut pair = Pair::new(&json, &section);

@@ -28,7 +28,9 @@ impl Vocabulary {
     pub(super) fn read(json: &Json) -> Result<Self> {
         let model = Node::of(json, "model")?;
         // Files of old versions of `tokenizers` do not state the type.
-        let kind = model.get("type").map_or("BPE", |k| k.as_str().unwrap_or("?"));
+        let kind = model
+            .get("type")
+            .map_or("BPE", |k| k.as_str().unwrap_or("?"));
         if kind != "BPE" || model.get("merges").is_none() {
             return Err(unsupported(json, "model.type", kind));
         }
@@ -146,9 +148,9 @@ fn read_added(json: &Json, tokens: &HashMap<String, u32>) -> Result<BTreeMap<u32
     let mut added = BTreeMap::new();
     let mut contents = HashSet::new();
     let mut next = tokens.len() as u32;
-    let list = json.get("added_tokens").map_or(Some(&[][..]), |v| {
-        v.as_array().map(Vec::as_slice)
-    });
+    let list = json
+        .get("added_tokens")
+        .map_or(Some(&[][..]), |v| v.as_array().map(Vec::as_slice));
     let Some(list) = list else {
         return Err(json.refuse("added_tokens is not a list", "save the tokenizer again"));
     };
@@ -174,7 +176,9 @@ fn read_added(json: &Json, tokens: &HashMap<String, u32>) -> Result<BTreeMap<u32
         });
         let stated = node.token("id")?;
         if id != stated {
-            return refuse(format!("has id {stated}, but tokenizers would give it {id}"));
+            return refuse(format!(
+                "has id {stated}, but tokenizers would give it {id}"
+            ));
         }
         added.insert(id, token);
     }
@@ -187,7 +191,11 @@ pub(super) fn read_added_token(node: &Node<'_>) -> Result<Added> {
     for key in ["single_word", "lstrip", "rstrip"] {
         if node.flag(key, None)? {
             let path = format!("{}.{key}", node.path);
-            return Err(unsupported(node.json, &path, &format!("true ({content:?})")));
+            return Err(unsupported(
+                node.json,
+                &path,
+                &format!("true ({content:?})"),
+            ));
         }
     }
     Ok(Added {

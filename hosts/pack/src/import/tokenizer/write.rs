@@ -34,7 +34,11 @@ pub(super) fn write(json: &Json, source: &Source) -> Result<Vec<u8>> {
         let spelling = spellings.get(&token).copied().unwrap_or_default();
         text.extend(decode(&bytes_of, spelling));
         places.insert(token, (start, text.len() as u32 - start));
-        let flag = if special.contains(spelling) { SPECIAL } else { 0 };
+        let flag = if special.contains(spelling) {
+            SPECIAL
+        } else {
+            0
+        };
         starts.push(start | flag);
     }
     starts.push(text.len() as u32);
@@ -55,7 +59,11 @@ pub(super) fn write(json: &Json, source: &Source) -> Result<Vec<u8>> {
         version: VERSION,
         model: MODEL_BYTE_BPE,
         pre_tokenizer: source.pre_tokenizer as u8,
-        flags: if source.add_prefix_space { ADD_PREFIX_SPACE } else { 0 },
+        flags: if source.add_prefix_space {
+            ADD_PREFIX_SPACE
+        } else {
+            0
+        },
         width: if narrow { 2 } else { 4 },
         vocab,
         merges: merges.len() as u32,
@@ -112,6 +120,9 @@ fn decoder() -> HashMap<char, u8> {
 /// The bytes that the ByteLevel decoder makes of a token: each character's byte, or, if one has none,
 /// the token as it is.
 fn decode(bytes_of: &HashMap<char, u8>, spelling: &str) -> Vec<u8> {
-    let bytes: Option<Vec<u8>> = spelling.chars().map(|c| bytes_of.get(&c).copied()).collect();
+    let bytes: Option<Vec<u8>> = spelling
+        .chars()
+        .map(|c| bytes_of.get(&c).copied())
+        .collect();
     bytes.unwrap_or_else(|| spelling.into())
 }
