@@ -24,7 +24,6 @@ pub(crate) struct Sizes {
     pub(crate) choices: usize,
     pub(crate) gates: usize,
     pub(crate) scores: usize,
-    pub(crate) hidden: usize,
     pub(crate) rows: usize,
     pub(crate) row_positions: usize,
     pub(crate) logits: usize,
@@ -135,12 +134,14 @@ impl Sizes {
             ranks: product(model.widest_ranks, n, 1),
             choices: product(experts, 3, 1),
             gates: product(experts, 3, n),
-            scores: product(c.heads as usize, n, cache_positions(o).saturating_add(1)),
-            hidden: if model.classifier_depth() > 1 {
-                product(model.widest_classifier, n, 1)
-            } else {
-                0
-            },
+            scores: max(
+                product(
+                    c.heads as usize,
+                    n,
+                    cache_positions(o).saturating_add(1),
+                ),
+                product(model.widest_classifier, n, 1),
+            ),
             rows: product(rows, 2, width),
             row_positions: rows,
             logits: product(
@@ -175,7 +176,6 @@ impl Sizes {
             (self.choices, size_of::<Choice>()),
             (self.gates, 4),
             (self.scores, 4),
-            (self.hidden, 4),
             (self.rows, 4),
             (self.row_positions, 4),
             (self.logits, 4),
@@ -225,10 +225,8 @@ pub(crate) struct State<'a> {
     pub(crate) choices: &'a mut [Choice],
     /// Their h `[choice][n]`.
     pub(crate) gates: &'a mut [f32],
-    /// `[head][n][context + 1]`
+    /// `[head][n][context + 1]`; later, between layers of the classifier, `[picked][width]`.
     pub(crate) scores: &'a mut [f32],
-    /// Between layers of the classifier `[picked][width]`.
-    pub(crate) hidden: &'a mut [f32],
     /// Rows of scalings, each `[2][width]`: as the classifier gave them, and effective. Row 0 is held.
     pub(crate) rows: &'a mut [f32],
     /// The position of each row, or [`NO_POSITION`].
@@ -278,7 +276,6 @@ impl<'a> State<'a> {
             choices: c.take(s.choices)?,
             gates: c.take(s.gates)?,
             scores: c.take(s.scores)?,
-            hidden: c.take(s.hidden)?,
             rows: c.take(s.rows)?,
             row_positions: c.take(s.row_positions)?,
             logits: c.take(s.logits)?,

@@ -316,7 +316,7 @@ impl<'m> Machine<'m> {
     /// Outputs of a classifier layer `[row][picked]` → the next one's input `[picked][row]`.
     pub(crate) fn classifier_input(&self, state: &mut State<'_>, picked: usize, width: usize) {
         let relu = self.model.classifier_relu();
-        let inputs = state.hidden.chunks_exact_mut(width.max(1)).take(picked);
+        let inputs = state.scores.chunks_exact_mut(width.max(1)).take(picked);
         for (c, input) in inputs.enumerate() {
             let from = state.output.iter().skip(c).step_by(picked.max(1));
             for (x, y) in input.iter_mut().zip(from) {

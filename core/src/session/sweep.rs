@@ -247,7 +247,7 @@ impl<'m> Machine<'m> {
                 let k = weight.cols();
                 let input = match layer {
                     0 => input_of(self.model, k, inputs, state.picks.get(..picked)),
-                    _ => Input::floats_only(k, state.hidden),
+                    _ => Input::floats_only(k, state.scores),
                 };
                 let job = LinearJob {
                     kernels: self.kernels,
