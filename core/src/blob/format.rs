@@ -1,7 +1,7 @@
 //! The records of a blob: field, offset, type, with one `decode` and one `encode` each.
 //!
 //! This module is the letter of *blob format 1*; [the parent](super) tells how the records fit
-//! together and which rules [`parse`](super::parse) checks. All integers are little-endian; reserved
+//! together and which rules [`Model::parse`](crate::Model::parse) checks. All integers are little-endian; reserved
 //! bytes are written as 0.
 
 use crate::kernels::layout::{Dtype, Layout};

@@ -382,11 +382,15 @@ const fn config(b: &[u8]) -> Result<ConfigRecord, Error> {
         "intermediate is outside 1..=2^24"
     } else if c.layers == 0 || c.layers > MAX_LAYERS {
         "layers is outside 1..=4096"
-    } else if c.kv_heads == 0 || c.heads > MAX_HEADS || c.heads % c.kv_heads != 0 || c.heads == 0 {
+    } else if c.kv_heads == 0
+        || c.heads > MAX_HEADS
+        || !c.heads.is_multiple_of(c.kv_heads)
+        || c.heads == 0
+    {
         "heads must be a multiple of kv_heads, at most 4096"
     } else if c.head_dim == 0 || c.head_dim > MAX_HEAD_DIM {
         "head_dim is outside 1..=4096"
-    } else if c.rope_dim != 0 && (c.rope_dim != c.head_dim || c.head_dim % 2 != 0) {
+    } else if c.rope_dim != 0 && (c.rope_dim != c.head_dim || !c.head_dim.is_multiple_of(2)) {
         "rope_dim must be 0 or an even head_dim"
     } else if c.max_position == 0 {
         "max_position is 0"
@@ -616,16 +620,6 @@ const fn base_tensors(model: &Model<'_>) -> Result<(), Error> {
         i += 1;
     }
     let mut walk = tri!(table(model.base, SectionKind::Base, c.group, count));
-    let global = |role: Role| Want {
-        role: role as u16,
-        layer: NO_LAYER,
-        rows: 0,
-        cols: 0,
-        vector: false,
-        q8: true,
-    };
-    // Closures are not const: the two shapes are spelled out.
-    let _ = global;
     tri!(walk.expect(weight(Role::Embed as u16, NO_LAYER, c.vocab, c.hidden)));
     if !c.tied {
         tri!(walk.expect(weight(Role::Head as u16, NO_LAYER, c.vocab, c.hidden)));
@@ -805,7 +799,7 @@ const fn classifier(model: &Model<'_>, section: &[u8]) -> Result<usize, Error> {
         return Err(error);
     };
     let (count, flags) = (format::u32_at(head, 0), format::u32_at(head, 4));
-    if count == 0 || count % 2 != 0 || count / 2 > MAX_DEPTH || flags > 1 || out == 0 {
+    if count == 0 || !count.is_multiple_of(2) || count / 2 > MAX_DEPTH || flags > 1 || out == 0 {
         return Err(error);
     }
     let mut walk = tri!(table(section, kind, model.config.group, count as usize));

@@ -6,7 +6,7 @@ use crate::kernels::layout::{self, B_TILE, Dtype, Layout};
 /// A `[rows][cols]` matrix in place.
 ///
 /// Invariant (by `parse`, or by the constructor): `data` holds exactly
-/// `ceil(rows / lanes)` tiles of [`Tensor::tile_bytes`] bytes.
+/// `ceil(rows / lanes)` whole tiles.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'b> {
     pub(crate) dtype: Dtype,

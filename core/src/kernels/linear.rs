@@ -1,6 +1,6 @@
 //! Linear layers for a sweep's columns: base rows, bias, the selected experts' deltas, residual.
 //!
-//! Two operations. [`LoraAJob`] makes the r-vectors of the selected experts; [`LinearJob`] makes the base
+//! Two operations. `LoraAJob` makes the r-vectors of the selected experts; `LinearJob` makes the base
 //! rows and adds B while the output tile is hot. Only the panels of experts that some column selected
 //! are read.
 
@@ -302,7 +302,7 @@ pub(crate) struct LinearJob<'a> {
     pub(crate) columns: usize,
     /// No term: no expert takes part.
     pub(crate) term: Option<LoraTerm<'a>>,
-    /// `[row][column]`, by [`LoraAJob`].
+    /// `[row][column]`, by `LoraAJob`.
     pub(crate) u: &'a [f32],
     pub(crate) residual: Option<f32>,
 }

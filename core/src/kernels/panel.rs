@@ -92,7 +92,7 @@ fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
 
 /// Quantises one column: per group amax, scale, values, sum (arithmetic.md, *Activation panel*).
 ///
-/// Shapes: `x` [K]; `q` [K padded to 4], written; `sx`, `sum` [groups], written. Returns `false` if a
+/// Shapes: `x` `[K]`; `q` `[K padded to 4]`, written; `sx`, `sum` `[groups]`, written. Returns `false` if a
 /// value is not finite; the outputs are then unspecified.
 #[must_use]
 pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut [i32]) -> bool {

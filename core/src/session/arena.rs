@@ -135,11 +135,7 @@ impl Sizes {
             choices: product(experts, 3, 1),
             gates: product(experts, 3, n),
             scores: max(
-                product(
-                    c.heads as usize,
-                    n,
-                    cache_positions(o).saturating_add(1),
-                ),
+                product(c.heads as usize, n, cache_positions(o).saturating_add(1)),
                 product(model.widest_classifier, n, 1),
             ),
             rows: product(rows, 2, width),
