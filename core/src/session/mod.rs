@@ -1,9 +1,9 @@
 //! A session: one text, its two caches, and the calls that feed and read it.
 //!
-//! * [`options`]: what decides the arena's size. [`arena`]: its parts.
-//! * [`schedule`]: which columns the next sweep carries; the only place that knows modes.
-//! * [`sweep`]: the only forward pass. [`steps`], [`gates`]: its parts.
-//! * [`commit`]: what a finished sweep leaves behind.
+//! * [`options`]: what decides the arena's size. `arena`: its parts.
+//! * `schedule`: which columns the next sweep carries; the only place that knows modes.
+//! * `sweep`: the only forward pass. `steps`, `gates`: its parts.
+//! * `commit`: what a finished sweep leaves behind.
 
 mod arena;
 mod column;
@@ -162,7 +162,7 @@ impl<'b, 'a> Session<'b, 'a> {
 
     /// Queues embedding rows in the place of tokens (PEFT's `inputs_embeds`).
     ///
-    /// Shape: `rows` [n][hidden]. Errors: as [`Session::push`]; [`Error::Shape`]; [`Error::Refused`] if
+    /// Shape: `rows` `[n][hidden]`. Errors: as [`Session::push`]; [`Error::Shape`]; [`Error::Refused`] if
     /// more rows would wait than [`SessionOptions::embedding_rows`], or under a lazy routing.
     pub fn push_embeddings(&mut self, rows: &[f32]) -> Result<(), Error> {
         let hidden = self.model.config.hidden as usize;

@@ -38,7 +38,7 @@ enum Layers<'b> {
 }
 
 impl<'b> XLoraClassifier<'b> {
-    /// A classifier from borrowed layers. Shapes: weight [out][in], bias [out]; widths chain, and the last
+    /// A classifier from borrowed layers. Shapes: weight `[out][in]`, bias `[out]`; widths chain, and the last
     /// is a multiple of `experts`. `relu`: false only for models of the original `xlora` package that say so.
     ///
     /// Errors: [`Error::Shape`].
@@ -124,8 +124,8 @@ impl<'b> XLoraClassifier<'b> {
 
     /// Scalings of each token, before top-k.
     ///
-    /// Shapes: `hidden` [tokens][hidden], the states after the final norm of the scaling pass; `scalings`
-    /// [tokens][[`width`](Self::width)], written. Errors: [`Error::Shape`], [`Error::ArenaTooSmall`] and
+    /// Shapes: `hidden` `[tokens][hidden]`, the states after the final norm of the scaling pass; `scalings`
+    /// `[tokens][width]` (see [`width`](Self::width)), written. Errors: [`Error::Shape`], [`Error::ArenaTooSmall`] and
     /// [`Error::Misaligned`] for the scratch, [`Error::NonFinite`] with the token's index as position.
     /// Source: PEFT 0.19.1, `xlora/classifier.py`, `forward`.
     ///

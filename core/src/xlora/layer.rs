@@ -35,8 +35,8 @@ pub trait XLoraLayer {
 
     /// `y = W x + bias + sum over experts of B (A x * s) * scale * global_scaling_weight`.
     ///
-    /// Shapes: `x` [tokens][in] (embedding: [tokens]); `scalings` [tokens][layers][adapters], before top-k;
-    /// `y` [tokens][out], written. Without scalings every expert has weight 1 and the global weight is
+    /// Shapes: `x` `[tokens][in]` (embedding: `[tokens]`); `scalings` `[tokens][layers][adapters]`, before
+    /// top-k; `y` `[tokens][out]`, written. Without scalings every expert has weight 1 and the global weight is
     /// unused, as in PEFT. Errors: [`Error::Shape`], [`Error::ArenaTooSmall`] and [`Error::Misaligned`] for
     /// the scratch, [`Error::TokenOutOfRange`]. Source: PEFT 0.19.1, `xlora/layer.py`, `forward`.
     fn forward(
@@ -83,9 +83,9 @@ pub struct XLoraLinearLayer<'b> {
 }
 
 impl<'b> XLoraLinearLayer<'b> {
-    /// A layer from borrowed tensors. Shapes: `weight` [out][in] ([`Tensor::from_columns`] for
-    /// `fan_in_fan_out`); `bias` [out]; per adapter, in class order, A [r][in] and B [out][r], or `None` if
-    /// it does not target the layer.
+    /// A layer from borrowed tensors. Shapes: `weight` `[out][in]` ([`Tensor::from_columns`] for
+    /// `fan_in_fan_out`); `bias` `[out]`; per adapter, in class order, A `[r][in]` and B `[out][r]`, or `None`
+    /// if it does not target the layer.
     ///
     /// Errors: [`Error::Shape`].
     pub fn new(
@@ -371,8 +371,8 @@ pub struct XLoraEmbeddingLayer<'b> {
 }
 
 impl<'b> XLoraEmbeddingLayer<'b> {
-    /// A layer from borrowed tensors. Shapes: `weight` [vocab][out]; per adapter A [vocab][r] (PEFT's
-    /// `lora_embedding_A` is [r][vocab]: [`Tensor::from_columns`]) and B [out][r].
+    /// A layer from borrowed tensors. Shapes: `weight` `[vocab][out]`; per adapter A `[vocab][r]` (PEFT's
+    /// `lora_embedding_A` is `[r][vocab]`: [`Tensor::from_columns`]) and B `[out][r]`.
     ///
     /// Errors: [`Error::Shape`].
     pub fn new(
