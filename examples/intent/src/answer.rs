@@ -1,13 +1,11 @@
 //! One sentence: tokens, the call, the experts' shares, the hash of all scalings and logits.
 
-use crate::{Inline, Kernels};
 use core::fmt::Write;
 use heapless::{String, Vec};
 use pleach::hash::Fnv1a;
 use pleach::tokenizer::{AddedTokens, Decoder, EncodeOptions, SpecialTokens, Template, Tokenizer};
-use pleach::{Error, Model, Session, sample};
+use pleach::{Error, Inline, Kernels, Model, Session, sample};
 use pleach_mcu::count::Instructions;
-use pleach_mcu::input::InputError;
 
 /// Tokens of prompt and answer: one more than the context, since the last token is not pushed.
 const TOKENS: usize = crate::OPTIONS.context as usize + 1;
@@ -22,9 +20,9 @@ pub(crate) struct Answer {
     /// Tokens of the prompt.
     prompt: usize,
     /// The call.
-    pub(crate) text: String<256>,
+    pub(crate) text: String<128>,
     /// Per expert, its share of the effective scalings over all tokens and sites.
-    pub(crate) shares: String<128>,
+    pub(crate) shares: String<96>,
     /// Over, position by position, scalings and logits: `pleach trace --hash`.
     pub(crate) hash: u64,
     /// Instructions per token of the prompt.
@@ -33,58 +31,64 @@ pub(crate) struct Answer {
     pub(crate) decode: u64,
 }
 
-/// What stops the firmware or a sentence.
-#[derive(Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+/// Why a sentence was not answered.
 pub(crate) enum Fault {
-    /// Another part of the program has taken SysTick.
-    Peripherals,
-    /// The blob has no tokenizer, or more experts than this program has room for.
-    Unfit,
-    /// The answers of two ways through the model differ.
-    Unequal,
-    /// A line could not be read.
-    Input(InputError),
-    /// The core refused.
-    Core(Error),
+    /// The core refused; the session serves the next sentence.
+    Refused(Error),
+    /// The program is wrong, or the blob is not for it.
+    Broken(&'static str),
 }
 
 impl From<Error> for Fault {
     fn from(e: Error) -> Self {
-        Fault::Core(e)
+        Fault::Refused(e)
     }
 }
 
-impl From<InputError> for Fault {
-    fn from(e: InputError) -> Self {
-        Fault::Input(e)
-    }
-}
+/// Texts longer than that are no calls.
+const FULL: Fault = Fault::Broken("a text is longer than its buffer");
+/// What the hash needs and the blob lacks.
+const UNROUTED: Fault = Fault::Broken("the blob has no classifier");
 
 impl Answer {
+    pub(crate) const fn new() -> Self {
+        Self {
+            tokens: Vec::new(),
+            prompt: 0,
+            text: String::new(),
+            shares: String::new(),
+            hash: 0,
+            prefill: 0,
+            decode: 0,
+        }
+    }
+
     /// Answers `sentence` with a session at length 0.
     pub(crate) fn to(
+        &mut self,
         sentence: &str,
-        model: &Model<'_>,
         session: &mut Session<'_, '_>,
         count: &Instructions,
-    ) -> Result<Self, Fault> {
-        let tokenizer = model.tokenizer().ok_or(Fault::Unfit)?;
-        let mut tokens = encode(sentence, &tokenizer)?;
-        let prompt = tokens.len();
+    ) -> Result<(), Fault> {
+        let model = session.model();
+        let eos = model.config().eos;
+        let tokenizer = model
+            .tokenizer()
+            .ok_or(Fault::Broken("the blob has no tokenizer"))?;
+        let mut decoder = Decoder::new(tokenizer, SpecialTokens::Skip);
+        encode(sentence, &tokenizer, &mut self.tokens)?;
+        self.prompt = self.tokens.len();
+        self.text.clear();
 
         let start = count.now();
-        session.push(&tokens)?;
+        session.push(&self.tokens)?;
         session.run(Kernels::of_build(), &mut Inline)?;
         let prefilled = count.now();
-        let mut text = String::new();
-        let mut decoder = Decoder::new(tokenizer, SpecialTokens::Skip);
         while let Some(logits) = session.logits() {
             let token = sample::argmax(logits);
-            // Neither buffer can be full: both outlast the context.
-            let _ = tokens.push(token);
-            let _ = write!(text, "{}", decoder.push(token));
-            if model.config().eos.contains(&token) || session.len() >= crate::OPTIONS.context {
+            self.tokens.push(token).map_err(|_| FULL)?;
+            write!(self.text, "{}", decoder.push(token)).map_err(|_| FULL)?;
+            if eos.contains(&token) || session.len() >= crate::OPTIONS.context as usize {
                 break;
             }
             session.push(&[token])?;
@@ -92,18 +96,10 @@ impl Answer {
         }
         let decoded = count.now();
 
-        let generated = tokens.len().saturating_sub(prompt);
-        let mut answer = Self {
-            tokens,
-            prompt,
-            text,
-            shares: String::new(),
-            hash: 0,
-            prefill: (prefilled - start) / prompt.max(1) as u64,
-            decode: (decoded - prefilled) / generated.saturating_sub(1).max(1) as u64,
-        };
-        answer.replay(model, session)?;
-        Ok(answer)
+        let steps = self.generated().len().saturating_sub(1);
+        self.prefill = (prefilled - start) / self.prompt.max(1) as u64;
+        self.decode = (decoded - prefilled) / steps.max(1) as u64;
+        self.replay(session)
     }
 
     /// Tokens of the prompt.
@@ -116,58 +112,67 @@ impl Answer {
         self.tokens.get(self.prompt..).unwrap_or(&[])
     }
 
-    /// Goes through all tokens again, one by one: hash and shares. The next token must be the same as before.
-    fn replay(&mut self, model: &Model<'_>, session: &mut Session<'_, '_>) -> Result<(), Fault> {
+    /// Goes through all tokens again, one by one: hash and shares. The answer must be the same as before.
+    fn replay(&mut self, session: &mut Session<'_, '_>) -> Result<(), Fault> {
         session.rewind(0)?;
         let mut hash = Fnv1a::new();
         let mut sums = [0.0; EXPERTS];
-        let pushed = self.tokens.len().saturating_sub(1);
-        for (i, token) in self.tokens.iter().enumerate().take(pushed) {
+        let mut tokens = self.tokens.iter().enumerate().peekable();
+        while let (Some((i, token)), Some((_, next))) = (tokens.next(), tokens.peek()) {
             session.push(&[*token])?;
             session.run(Kernels::of_build(), &mut Inline)?;
-            let position = session.len().saturating_sub(1);
-            if let Some(scalings) = session.scalings_at(position) {
-                hash.floats(scalings.values());
+            let scalings = session.scalings_at(i).ok_or(UNROUTED)?;
+            let effective = session.effective_at(i).ok_or(UNROUTED)?;
+            for site in 0..session.model().n_sites() {
+                hash.floats(scalings.row(0, site));
+                sums.iter_mut()
+                    .zip(effective.row(0, site))
+                    .for_each(|(sum, v)| *sum += v);
             }
-            if let Some(effective) = session.effective_at(position) {
-                for row in effective.values().chunks_exact(model.n_experts().max(1)) {
-                    sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
-                }
-            }
-            let logits = session.logits().ok_or(Fault::Unequal)?;
+            let logits = session.logits().unwrap_or(&[]);
             hash.floats(logits);
-            let next = self.tokens.get(i + 1);
-            if i + 1 >= self.prompt && next != Some(&sample::argmax(logits)) {
-                return Err(Fault::Unequal);
+            if i + 1 >= self.prompt && sample::argmax(logits) != **next {
+                return Err(Fault::Broken(
+                    "a prompt in one push and token by token differ",
+                ));
             }
         }
         self.hash = hash.value();
-        self.share(model, &sums)
+        self.share(session.model(), &sums)
     }
 
+    #[inline(never)]
     fn share(&mut self, model: &Model<'_>, sums: &[f32; EXPERTS]) -> Result<(), Fault> {
         let total: f32 = sums.iter().sum();
-        for class in 0..model.n_experts() {
-            let (Some(expert), Some(sum)) = (model.expert(class), sums.get(class)) else {
-                return Err(Fault::Unfit);
-            };
+        self.shares.clear();
+        for (class, sum) in sums.iter().enumerate().take(model.n_experts()) {
             let tenths = (sum / total * 1000.0 + 0.5) as u32;
-            let _ = write!(self.shares, " {} {}.{}%", expert.name(), tenths / 10, tenths % 10);
+            let name = model.expert(class).map_or("?", |e| e.name());
+            write!(self.shares, " {} {}.{}%", name, tenths / 10, tenths % 10).map_err(|_| FULL)?;
         }
         Ok(())
     }
 }
 
 /// BOS as the tokenizer says, the sentence, one newline.
-fn encode(sentence: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32, TOKENS>, Fault> {
-    let mut prompt: String<257> = String::new();
-    // A line has at most 256 bytes.
-    let _ = write!(prompt, "{sentence}\n");
-    let options = EncodeOptions { added: AddedTokens::None, template: Template::Apply };
+#[inline(never)] // its buffers are gone when the session runs
+fn encode(
+    sentence: &str,
+    tokenizer: &Tokenizer<'_>,
+    tokens: &mut Vec<u32, TOKENS>,
+) -> Result<(), Fault> {
+    let mut prompt: String<193> = String::new();
+    prompt
+        .push_str(sentence)
+        .and_then(|()| prompt.push('\n'))
+        .map_err(|_| FULL)?;
+    let options = EncodeOptions {
+        added: AddedTokens::None,
+        template: Template::Apply,
+    };
     let mut scratch = [0; Tokenizer::scratch_len(WORD)];
-    let mut tokens = Vec::new();
-    let _ = tokens.resize_default(TOKENS);
-    let n = tokenizer.encode(&prompt, options, &mut scratch, &mut tokens)?;
+    tokens.resize_default(TOKENS).map_err(|_| FULL)?;
+    let n = tokenizer.encode(&prompt, options, &mut scratch, tokens)?;
     tokens.truncate(n);
-    Ok(tokens)
+    Ok(())
 }

@@ -9,7 +9,7 @@
 mod answer;
 
 use answer::{Answer, Fault};
-use pleach::{Aligned, Inline, Kernels, KvType, Model, Session, SessionOptions};
+use pleach::{Aligned, Error, KvType, Model, Session, SessionOptions};
 use pleach_mcu::count::Instructions;
 use pleach_mcu::input::Lines;
 use pleach_mcu::{entry, finish, log, memory};
@@ -20,7 +20,10 @@ pleach::include_blob!(static INTENT = "../intent-portable.pleach");
 /// Context 64, chunk 1, f16 caches, no speculation, no scalings log.
 const OPTIONS: SessionOptions = SessionOptions::DEFAULT;
 const ARENA_BYTES: usize = INTENT.arena_bytes(&OPTIONS);
-const _: () = assert!(ARENA_BYTES <= 96 * 1024, "the arena leaves no room for the stack");
+const _: () = assert!(
+    ARENA_BYTES <= 96 * 1024,
+    "the arena leaves no room for the stack"
+);
 static ARENA: ConstStaticCell<Aligned<[u8; ARENA_BYTES]>> =
     ConstStaticCell::new(Aligned([0; ARENA_BYTES]));
 
@@ -29,36 +32,64 @@ fn main() -> ! {
     finish(run())
 }
 
-fn run() -> Result<(), Fault> {
-    let timer = cortex_m::Peripherals::take().ok_or(Fault::Peripherals)?.SYST;
+fn run() -> Result<(), &'static str> {
+    let timer = cortex_m::Peripherals::take()
+        .ok_or("SysTick is taken")?
+        .SYST;
     let instructions = Instructions::start(timer);
     introduce(&INTENT);
-    let mut session = Session::new(INTENT, &OPTIONS, &mut ARENA.take().0)?;
+    let mut session = open();
+    let session = session.as_mut().map_err(|e| e.why())?;
+    let mut answer = Answer::new();
 
-    let mut lines = Lines::<256>::from_args()?;
-    while let Some(sentence) = lines.next_line()? {
+    let mut lines = Lines::<192>::from_args();
+    let lines = lines.as_mut().map_err(|e| e.why())?;
+    while let Some(sentence) = lines.next_line().map_err(|e| e.why())? {
         log!("> {}", sentence);
-        session.rewind(0)?;
-        match Answer::to(sentence, &INTENT, &mut session, &instructions) {
-            Ok(answer) => report(&answer),
-            // A sentence that does not fit the context, say: the session serves the next one.
-            Err(Fault::Core(e)) => log!("refused: {:?}", e),
-            Err(e) => return Err(e),
+        session.rewind(0).map_err(|e| e.why())?;
+        match answer.to(sentence, session, &instructions) {
+            Ok(()) => report(&answer),
+            // A sentence that does not fit the context, say.
+            Err(Fault::Refused(e)) => log!("refused: {} (error {})", e.why(), e.code()),
+            Err(Fault::Broken(why)) => return Err(why),
         }
     }
     let ram = memory::ram();
-    log!("memory: data {} bss {} stack {} total {}", ram.data, ram.bss, ram.stack, ram.total());
+    log!(
+        "memory: data {} bss {} stack {} total {}",
+        ram.data,
+        ram.bss,
+        ram.stack,
+        ram.total()
+    );
     Ok(())
 }
 
+/// Out of line: what it takes to build a session is off the stack when the session runs.
+#[inline(never)]
+fn open() -> Result<Session<'static, 'static>, Error> {
+    Session::new(INTENT, &OPTIONS, &mut ARENA.take().0)
+}
+
 fn introduce(model: &Model<'_>) {
-    log!("model: {} bytes, {} sites, {} experts", model.file_len(), model.n_sites(), model.n_experts());
+    log!(
+        "model: {} bytes, {} sites, {} experts",
+        model.file_len(),
+        model.n_sites(),
+        model.n_experts()
+    );
     let kv = match OPTIONS.kv {
         KvType::F16 => "f16",
         KvType::F32 => "f32",
     };
     let (context, chunk) = (OPTIONS.context, OPTIONS.chunk);
-    log!("arena: {} bytes for context {}, chunk {}, {} caches", ARENA_BYTES, context, chunk, kv);
+    log!(
+        "arena: {} bytes for context {}, chunk {}, {} caches",
+        ARENA_BYTES,
+        context,
+        chunk,
+        kv
+    );
 }
 
 fn report(a: &Answer) {
@@ -67,5 +98,9 @@ fn report(a: &Answer) {
     log!("call {}", a.text.as_str());
     log!("experts{}", a.shares.as_str());
     log!("hash {:016x}", a.hash);
-    log!("instructions: prefill {} and decode {} a token", a.prefill, a.decode);
+    log!(
+        "instructions: prefill {} and decode {} a token",
+        a.prefill,
+        a.decode
+    );
 }

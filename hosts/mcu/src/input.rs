@@ -23,7 +23,6 @@ pub struct Lines<const N: usize> {
 
 /// Why a line could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum InputError {
     /// The host refused to open or read.
     Host,
@@ -31,6 +30,17 @@ pub enum InputError {
     TooLong,
     /// A line is not UTF-8.
     Utf8,
+}
+
+impl InputError {
+    /// The cause.
+    pub const fn why(self) -> &'static str {
+        match self {
+            InputError::Host => "the host refused to open or read the input",
+            InputError::TooLong => "a line is longer than the buffer",
+            InputError::Utf8 => "a line is not UTF-8",
+        }
+    }
 }
 
 impl<const N: usize> Lines<N> {
@@ -49,6 +59,7 @@ impl<const N: usize> Lines<N> {
     }
 
     /// Lines of the file that the first argument names, else of standard input.
+    #[inline(never)] // its buffers are not the caller's
     pub fn from_args() -> Result<Self, InputError> {
         let mut path = [0; 256];
         match first_arg(&mut path) {
@@ -68,15 +79,14 @@ impl<const N: usize> Lines<N> {
 
     /// The next line without its end, or `None` after the last.
     pub fn next_line(&mut self) -> Result<Option<&str>, InputError> {
-        self.buffer.copy_within(self.taken..self.filled, 0);
+        self.buffer
+            .copy_within(self.taken.min(self.filled)..self.filled.min(N), 0);
         self.filled -= self.taken;
         self.taken = 0;
         let mut searched = 0;
         let end = loop {
-            if let Some(at) = self.buffer[searched..self.filled]
-                .iter()
-                .position(|&b| b == b'\n')
-            {
+            let new = self.buffer.get(searched..self.filled).unwrap_or(&[]);
+            if let Some(at) = new.iter().position(|&b| b == b'\n') {
                 self.taken = searched + at + 1;
                 break searched + at;
             }
@@ -90,12 +100,13 @@ impl<const N: usize> Lines<N> {
                 n => self.filled += n,
             }
         };
-        let line = core::str::from_utf8(&self.buffer[..end]).map_err(|_| InputError::Utf8)?;
-        Ok(Some(line.trim_end_matches('\r')))
+        let line = self.buffer.get(..end).unwrap_or(&[]);
+        let line = core::str::from_utf8(line).map_err(|_| InputError::Utf8)?;
+        Ok(Some(line.strip_suffix('\r').unwrap_or(line)))
     }
 
     fn read(&mut self) -> Result<usize, InputError> {
-        let room = &mut self.buffer[self.filled..];
+        let room = self.buffer.get_mut(self.filled..).unwrap_or(&mut []);
         if room.is_empty() {
             return Err(InputError::TooLong);
         }
