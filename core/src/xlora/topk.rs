@@ -29,7 +29,7 @@ impl<'a> Selected<'a> {
 /// Keeps the `top_k_lora` largest signed values of `row` (ties: the lowest index) and, with
 /// `enable_softmax_topk`, takes the softmax over the kept ones that are not 0.
 ///
-/// Shapes: `row` and `out` [adapters]. There is no renormalisation: `[.5, .3, .2]` with k = 2 gives
+/// Shapes: `row` and `out` `[adapters]`. There is no renormalisation: `[.5, .3, .2]` with k = 2 gives
 /// `[.5, .3, 0]`. Errors: [`Error::Shape`]. Source: PEFT 0.19.1, `xlora/layer.py`,
 /// `get_maybe_topk_scalings`.
 ///
@@ -86,7 +86,7 @@ fn keep_largest(row: &[f32], k: usize, out: &mut [f32]) {
 /// Multiplies `x` by the scaling of `adapter`, as PEFT does before A. Our layers gate the r-vector
 /// instead: the same, in r multiplies.
 ///
-/// Shapes: `x` any length; `scalings_layer` [n_adapters]. Errors: [`Error::Shape`]. Source: PEFT 0.19.1,
+/// Shapes: `x` any length; `scalings_layer` `[n_adapters]`. Errors: [`Error::Shape`]. Source: PEFT 0.19.1,
 /// `xlora/layer.py`, `apply_scalings_to_x`.
 ///
 /// ```
