@@ -1,0 +1,28 @@
+//! What a host with an operating system gives to pleach's core, and what hosts do with it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`mmap`] | model files, mapped read-only |
+//! | [`threads`] | an executor over scoped threads |
+//! | [`arena`] | a session's memory |
+//! | [`setup`] | a session's settings, applied in an order that works |
+//! | [`generate`](mod@generate) | greedy generation |
+//! | [`trace`](mod@trace) | every scaling and every logit of a text, and their hash |
+//!
+//! It builds on Linux, macOS and Windows. `unsafe` is in [`mmap`] only.
+
+#![deny(unsafe_code)]
+
+pub mod arena;
+pub mod generate;
+pub mod mmap;
+pub mod setup;
+pub mod threads;
+pub mod trace;
+
+pub use arena::Arena;
+pub use generate::{End, Generation, Limits, Watch, generate};
+pub use mmap::ModelFile;
+pub use setup::Setup;
+pub use threads::{ClaimOrder, ScopedThreads};
+pub use trace::{Trace, TraceError, TraceOptions, trace};
