@@ -26,6 +26,7 @@ pub mod hash;
 pub mod kernels;
 pub mod math;
 mod model;
+mod pairs;
 pub mod sample;
 pub mod session;
 #[cfg(feature = "tokenizer")]

@@ -6,6 +6,7 @@
 use crate::error::Pass;
 use crate::kernels::scalar::float::{Element, F16, F32};
 use crate::math::{self, flush};
+use crate::pairs::pairs;
 
 /// Positions in one tile of the K cache.
 pub const LANES: usize = 16;
@@ -118,10 +119,9 @@ impl AttentionJob<'_> {
             let keys = self.cache(column.pass()).keys;
             let keys = keys.get(at..at.saturating_add(head_bytes)).unwrap_or(&[]);
             let len = column.position().saturating_add(1);
-            let mut tiles = keys.chunks_exact(tile_bytes);
-            // By reference: `zip` of two kinds of chunks divides by a size that it may see as 0.
-            let tiles = out.chunks_mut(LANES).zip(&mut tiles);
-            for (out, tile) in tiles.take(len.div_ceil(LANES)) {
+            let tiles = keys.chunks_exact(tile_bytes);
+            let tiles = pairs(tiles, out.chunks_mut(LANES));
+            for (tile, out) in tiles.take(len.div_ceil(LANES)) {
                 let mut acc = [0.0f32; LANES];
                 let rows = tile.chunks_exact(LANES * E::BYTES);
                 for (row, q) in rows.zip(q.iter().skip(c).step_by(n)) {

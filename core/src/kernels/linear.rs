@@ -13,6 +13,7 @@ use crate::kernels::scalar::float::{Element, F16, F32, gemv_float_scalar};
 use crate::kernels::scalar::q8::gemv_q8_scalar;
 use crate::kernels::{A_UNIT, BLOCK, Backend, Kernels, UNIT};
 use crate::math::flush;
+use crate::pairs::pairs;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An expert that at least one column selected at one site of an operation.
@@ -434,9 +435,7 @@ fn panel_b<E: Element>(b: &BPanel<'_>, unit: usize, columns: &Columns<'_>, d: &m
             return;
         };
         let rows = tile.chunks_exact(lanes.saturating_mul(E::BYTES).max(1));
-        // By reference: `zip` of two kinds of chunks divides by a size that it may see as 0.
-        let mut u = columns.u.chunks(columns.stride);
-        for (w, u) in rows.zip(&mut u) {
+        for (w, u) in pairs(rows, columns.u.chunks(columns.stride)) {
             for (d, w) in d.iter_mut().zip(w.chunks_exact(E::BYTES)) {
                 let w = E::read(w);
                 let lanes = d.iter_mut().zip(u).zip(columns.taking);

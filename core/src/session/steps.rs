@@ -8,6 +8,7 @@ use crate::kernels::linear::{LoraSource, LoraTerm};
 use crate::kernels::panel::{self, Input};
 use crate::kernels::{UNIT, embedding};
 use crate::math::{self, Sum16, flush};
+use crate::pairs::pairs;
 use crate::session::arena::State;
 use crate::session::column::{Column, Sweep};
 use crate::session::gates::GateInputs;
@@ -266,18 +267,15 @@ impl<'m> Machine<'m> {
     ) -> Result<(), Error> {
         let group = self.model.config.group as usize;
         let count = groups(k, group).max(1);
-        let parts = state
-            .input
-            .chunks_exact(k.max(1))
-            .zip(state.panel.chunks_exact_mut(round_up(k, 4).max(1)))
-            .zip(
-                state
-                    .panel_scales
-                    .chunks_exact_mut(count)
-                    .zip(state.panel_sums.chunks_exact_mut(count)),
-            )
-            .zip(state.columns.iter_mut())
-            .take(n);
+        let values = pairs(
+            state.input.chunks_exact(k.max(1)),
+            state.panel.chunks_exact_mut(round_up(k, 4).max(1)),
+        );
+        let scales = pairs(
+            state.panel_scales.chunks_exact_mut(count),
+            state.panel_sums.chunks_exact_mut(count),
+        );
+        let parts = values.zip(scales).zip(state.columns.iter_mut()).take(n);
         for (c, (((x, q), (sx, sum)), column)) in parts.enumerate() {
             let wanted = picked.is_none_or(|p| {
                 state

@@ -9,6 +9,7 @@ use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{BLOCK, UNIT, Work};
 use crate::math;
+use crate::pairs::pairs;
 use crate::xlora::{Context, XLoraConfig};
 use zerocopy::IntoBytes;
 
@@ -164,8 +165,9 @@ impl<'b> XLoraClassifier<'b> {
         let mut carver = Carver::new(cx.scratch)?;
         let outputs: &mut [f32] = carver.take(floats)?;
         let between: &mut [f32] = carver.take(floats)?;
-        let blocks = hidden.chunks(k.saturating_mul(BLOCK));
-        for (b, (x, y)) in blocks.zip(scalings.chunks_mut(width * BLOCK)).enumerate() {
+        let blocks = hidden.chunks(k.saturating_mul(BLOCK).max(1));
+        let results = scalings.chunks_mut(width.saturating_mul(BLOCK).max(1));
+        for (b, (x, y)) in pairs(blocks, results).enumerate() {
             let n = x.len() / k;
             for layer in 0..self.depth() {
                 let (weight, bias) = self.layer(layer).ok_or(Error::Corrupt)?;

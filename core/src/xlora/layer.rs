@@ -9,6 +9,7 @@ use crate::kernels::panel::{self, Input};
 use crate::kernels::work::Job;
 use crate::kernels::{A_UNIT, BLOCK, Executor, Kernels, UNIT, Work, embedding};
 use crate::math::flush;
+use crate::pairs::pairs;
 use crate::xlora::{Scalings, XLoraConfig, get_maybe_topk_scalings};
 use zerocopy::IntoBytes;
 
@@ -285,13 +286,15 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
         let block_out: &mut [f32] = carver.take(s.out)?;
 
         let (q_stride, s_stride) = (round_up(k, K_STEP), groups(k, self.weight.group));
-        let blocks = x.chunks(k.saturating_mul(BLOCK));
-        for (b, (x, y)) in blocks.zip(y.chunks_mut(out * BLOCK)).enumerate() {
+        let blocks = x.chunks(k.saturating_mul(BLOCK).max(1));
+        let outputs = y.chunks_mut(out.saturating_mul(BLOCK).max(1));
+        for (b, (x, y)) in pairs(blocks, outputs).enumerate() {
             let n = x.len() / k;
-            let columns = x.chunks_exact(k).zip(q.chunks_exact_mut(q_stride.max(1)));
-            let scales = sx
-                .chunks_exact_mut(s_stride.max(1))
-                .zip(sum.chunks_exact_mut(s_stride.max(1)));
+            let columns = pairs(x.chunks_exact(k), q.chunks_exact_mut(q_stride.max(1)));
+            let scales = pairs(
+                sx.chunks_exact_mut(s_stride.max(1)),
+                sum.chunks_exact_mut(s_stride.max(1)),
+            );
             for ((x, q), (sx, sum)) in columns.zip(scales) {
                 if !panel::quantise(x, self.weight.group, q, sx, sum) {
                     return Err(Error::Option {
@@ -431,7 +434,8 @@ impl XLoraLayer for XLoraEmbeddingLayer<'_> {
         let sizes = GateSizes::of(self.adapters, x.len().min(BLOCK));
         let mut parts = GateParts::carve(&sizes, &mut carver)?;
         let block_out: &mut [f32] = carver.take(self.out_floats(x.len()))?;
-        for (b, (x, y)) in x.chunks(BLOCK).zip(y.chunks_mut(out * BLOCK)).enumerate() {
+        let outputs = y.chunks_mut(out.saturating_mul(BLOCK).max(1));
+        for (b, (x, y)) in pairs(x.chunks(BLOCK), outputs).enumerate() {
             let n = x.len();
             for (c, token) in x.iter().enumerate() {
                 let slots = block_out.iter_mut().skip(c).step_by(n.max(1));

@@ -57,7 +57,13 @@ impl Write for Sink {
 
 fn views(m: &Model<'_>) {
     black_box((m.config(), m.options(), m.xlora_config(), m.header()));
-    black_box((m.n_sites(), m.n_experts(), m.has_classifier(), m.file_len(), m.provenance()));
+    black_box((
+        m.n_sites(),
+        m.n_experts(),
+        m.has_classifier(),
+        m.file_len(),
+        m.provenance(),
+    ));
     for s in m.sections() {
         black_box(s);
     }
@@ -67,14 +73,24 @@ fn views(m: &Model<'_>) {
     }
     let name = m.site_name(any()).unwrap_or("");
     black_box((m.find_site(name), m.find_expert(name)));
-    black_box(m.base_tensor(any()).map(|t| (t.rows(), t.cols(), t.dtype(), t.bytes())));
+    black_box(
+        m.base_tensor(any())
+            .map(|t| (t.rows(), t.cols(), t.dtype(), t.bytes())),
+    );
     if let Some(t) = m.tokenizer() {
         text::with(&t);
     }
 }
 
 fn expert(e: Expert<'_>) {
-    black_box((e.class(), e.name(), e.key(), e.bytes(), e.rank(any()), e.scale(any())));
+    black_box((
+        e.class(),
+        e.name(),
+        e.key(),
+        e.bytes(),
+        e.rank(any()),
+        e.scale(any()),
+    ));
 }
 
 fn verify(m: &Model<'_>) {

@@ -8,10 +8,29 @@ use pleach::{Kernels, math};
 
 pub(crate) fn call() {
     let x: f32 = any();
-    black_box((math::exp(x), math::sigmoid(x), math::sincos(x), math::sqrt(x), math::relu(x)));
-    black_box((math::flush(x), math::magnitude(x), math::is_finite(x), math::in_range(x)));
-    black_box((math::ordered_key(x), math::from_ordered_key(any()), math::max_ordered(x, any())));
-    black_box((math::to_f16_cache(x), math::from_f16(any()), math::pow2(any())));
+    black_box((
+        math::exp(x),
+        math::sigmoid(x),
+        math::sincos(x),
+        math::sqrt(x),
+        math::relu(x),
+    ));
+    black_box((
+        math::flush(x),
+        math::magnitude(x),
+        math::is_finite(x),
+        math::in_range(x),
+    ));
+    black_box((
+        math::ordered_key(x),
+        math::from_ordered_key(any()),
+        math::max_ordered(x, any()),
+    ));
+    black_box((
+        math::to_f16_cache(x),
+        math::from_f16(any()),
+        math::pow2(any()),
+    ));
     let mut row = [0.0; 64];
     let row = black_box(&mut row[..]);
     black_box((math::max_row(row), math::softmax_attention(row)));
@@ -33,13 +52,26 @@ pub(crate) fn call() {
 
 fn sizes() {
     black_box((Kernels::portable().name(), Kernels::of_build()));
-    let (Some(dtype), Some(layout)) = (Dtype::from_tag(any()), Layout::from_tag(any())) else { return };
-    black_box((dtype.name(), dtype.bytes(), layout.name(), layout.tile_rows()));
+    let (Some(dtype), Some(layout)) = (Dtype::from_tag(any()), Layout::from_tag(any())) else {
+        return;
+    };
+    black_box((
+        dtype.name(),
+        dtype.bytes(),
+        layout.name(),
+        layout.tile_rows(),
+    ));
     let (rows, cols, group) = (any(), any(), any());
     black_box(layout::packed_size(dtype, layout, rows, cols, group));
     black_box(layout::packed_b_size(dtype, rows, cols));
-    black_box((layout::groups(cols, group), layout::scale_bytes(rows.max(1), cols, group)));
-    black_box((layout::tile_bytes(dtype, layout, cols, group), layout::b_scale_bytes(dtype, cols)));
+    black_box((
+        layout::groups(cols, group),
+        layout::scale_bytes(rows.max(1), cols, group),
+    ));
+    black_box((
+        layout::tile_bytes(dtype, layout, cols, group),
+        layout::b_scale_bytes(dtype, cols),
+    ));
 }
 
 fn quantise() {

@@ -4,8 +4,8 @@ use crate::blob::{model, show};
 use crate::{any, floats};
 use core::hint::black_box;
 use pleach::{
-    Budget, Caches, Executor, Guess, GuessRule, Inline, Kernels, KvType, LogitsKind, Progress, Routing, Session,
-    SessionOptions, Speculate, Work, sample,
+    Budget, Caches, Executor, Guess, GuessRule, Inline, Kernels, KvType, LogitsKind, Progress,
+    Routing, Session, SessionOptions, Speculate, Work, sample,
 };
 
 pub(crate) fn call() {
@@ -15,7 +15,9 @@ pub(crate) fn call() {
     black_box(m.arena_bytes(&options));
     let mut arena = pleach::Aligned([0; 64]);
     let arena: &mut [u8] = black_box(&mut arena.0);
-    let Some(mut s) = show(Session::new(m, &options, arena)) else { return };
+    let Some(mut s) = show(Session::new(m, &options, arena)) else {
+        return;
+    };
     while any() {
         set(&mut s);
         feed(&mut s);
@@ -29,7 +31,11 @@ fn options() -> SessionOptions {
         chunk: any(),
         kv: if any() { KvType::F32 } else { KvType::F16 },
         caches: if any() { Caches::One } else { Caches::Two },
-        logits: if any() { LogitsKind::Last } else { LogitsKind::Sweep },
+        logits: if any() {
+            LogitsKind::Last
+        } else {
+            LogitsKind::Sweep
+        },
         log_tokens: any(),
         embedding_rows: any(),
         speculate: match any::<u8>() {
@@ -56,8 +62,16 @@ fn set(s: &mut Session<'_, '_>) {
     let _ = show(s.set_topk_lora(any::<bool>().then(any)));
     let _ = show(s.set_scaling_pass_value(any::<bool>().then(any)));
     let _ = show(s.set_global_scaling_weight(any()));
-    let rule = if any() { GuessRule::Argmax } else { GuessRule::Always(any()) };
-    s.set_guess(Guess { rule, stop: heapless::Vec::new(), limit: any() });
+    let rule = if any() {
+        GuessRule::Argmax
+    } else {
+        GuessRule::Always(any())
+    };
+    s.set_guess(Guess {
+        rule,
+        stop: heapless::Vec::new(),
+        limit: any(),
+    });
     if any() {
         s.enable_scalings_logging();
     } else {
@@ -83,18 +97,40 @@ fn feed(s: &mut Session<'_, '_>) {
     let tokens: &[u32] = black_box(&[0; 4]);
     let _ = show(s.push(tokens));
     let _ = show(s.push_embeddings(floats()));
-    while let Some(Progress::More) = show(s.step(Kernels::portable(), &mut Halves, Budget(any()))) {}
+    while let Some(Progress::More) = show(s.step(Kernels::portable(), &mut Halves, Budget(any()))) {
+    }
     let _ = show(s.run(Kernels::of_build(), &mut Inline));
 }
 
 fn read(s: &Session<'_, '_>) {
-    black_box((s.len(), s.is_empty(), s.committed(), s.counters(), s.model().file_len()));
-    black_box((s.logits(), s.logits_at(any()), s.xlora_config(), s.get_global_scaling_weight()));
-    for scalings in [s.scalings_at(any()), s.effective_at(any()), s.get_latest_scalings()] {
+    black_box((
+        s.len(),
+        s.is_empty(),
+        s.committed(),
+        s.counters(),
+        s.model().file_len(),
+    ));
+    black_box((
+        s.logits(),
+        s.logits_at(any()),
+        s.xlora_config(),
+        s.get_global_scaling_weight(),
+    ));
+    for scalings in [
+        s.scalings_at(any()),
+        s.effective_at(any()),
+        s.get_latest_scalings(),
+    ] {
         black_box(scalings);
     }
     let log = s.get_scalings_log();
-    black_box((log.tokens(), log.dropped(), log.len(), log.is_empty(), log.forward(any())));
+    black_box((
+        log.tokens(),
+        log.dropped(),
+        log.len(),
+        log.is_empty(),
+        log.forward(any()),
+    ));
     for entry in log.bucket(any()).chain(s.get_bucketed_scalings_log(any())) {
         black_box(entry);
     }

@@ -22,14 +22,36 @@ pub(crate) fn with(t: &Tokenizer<'_>) {
             1 => AddedTokens::Ordinary,
             _ => AddedTokens::None,
         },
-        template: if any() { Template::Apply } else { Template::Omit },
+        template: if any() {
+            Template::Apply
+        } else {
+            Template::Omit
+        },
     };
     if let Ok(text) = core::str::from_utf8(bytes()) {
-        black_box((t.encode(text, options, scratch, tokens), t.added_token(text)).0.is_ok());
+        black_box(
+            (
+                t.encode(text, options, scratch, tokens),
+                t.added_token(text),
+            )
+                .0
+                .is_ok(),
+        );
     }
     black_box(t.encode_bytes(bytes(), options, scratch, tokens).is_ok());
-    black_box((t.vocab(), t.pre_tokenizer(), t.bos(), t.eos(), t.token_bytes(any()), t.is_special(any())));
-    let special = if any() { SpecialTokens::Keep } else { SpecialTokens::Skip };
+    black_box((
+        t.vocab(),
+        t.pre_tokenizer(),
+        t.bos(),
+        t.eos(),
+        t.token_bytes(any()),
+        t.is_special(any()),
+    ));
+    let special = if any() {
+        SpecialTokens::Keep
+    } else {
+        SpecialTokens::Skip
+    };
     let mut decoder = Decoder::new(*t, special);
     for c in decoder.push(any()).chain(decoder.finish()) {
         black_box(c);
