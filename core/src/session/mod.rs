@@ -308,11 +308,19 @@ impl<'b, 'a> Session<'b, 'a> {
 
     /// Back to the last committed position.
     fn drop_queue(&mut self) {
+        self.truncate(self.routed);
+    }
+
+    fn truncate(&mut self, len: u32) {
         self.sweep = Sweep::default();
-        self.pushed = self.routed;
-        self.scaled = self.scaled.min(self.routed);
-        self.prompt = self.prompt.min(self.pushed);
         self.guess.forget();
+        self.pushed = len;
+        self.routed = self.routed.min(len);
+        let holds_prompt = self.mode == Some(Mode::Prompt) && self.scaled >= self.prompt;
+        if len == 0 || !holds_prompt {
+            self.scaled = self.scaled.min(len);
+            self.prompt = self.prompt.min(len);
+        }
     }
 
     /// Shortens the text to `len` tokens; what was computed for them stays.
@@ -325,15 +333,8 @@ impl<'b, 'a> Session<'b, 'a> {
             });
         }
         let len = len as u32;
-        self.sweep = Sweep::default();
-        self.guess.forget();
-        self.pushed = len;
-        self.routed = self.routed.min(len);
-        self.scaled = self.scaled.min(len);
+        self.truncate(len);
         self.logits_count = self.logits_count.min(len.saturating_sub(self.logits_first));
-        if len == 0 || self.scaled < self.prompt {
-            self.prompt = self.prompt.min(len);
-        }
         self.rescale();
         Ok(())
     }
