@@ -12,7 +12,7 @@ use crate::options::{PackOptions, Progress, Target};
 use crate::report::Report;
 use crate::section::base::{Base, hash_of};
 use crate::section::config::features;
-use crate::section::{self, Storage};
+use crate::section::{self, Job, Storage};
 use crate::write::BlobWriter;
 use pleach::blob::format::{OptionsRecord, SectionKind};
 use std::path::PathBuf;
@@ -54,6 +54,7 @@ impl Plan {
             Some(folder) => Some(XLora::read(folder, c.hidden, &options.adapters)?),
             None => None,
         };
+        let base = Base::plan(&config, Weights::open(&options.base)?)?;
         let experts = match &xlora {
             Some(x) => &x.experts,
             None => &options.adapters,
@@ -74,7 +75,6 @@ impl Plan {
             )?),
             None => None,
         };
-        let base = Base::plan(&config, Weights::open(&options.base)?)?;
         let tokenizer = tokenizer(options, progress)?;
         let notes = [&config.notes, &base.notes]
             .into_iter()
@@ -96,12 +96,15 @@ impl Plan {
     }
 
     fn write(mut self, options: &PackOptions, progress: &mut dyn Progress) -> Result<Packed> {
-        let storage = Storage::of(options);
         let total = self.base.bytes
             + self.classifier.as_ref().map_or(0, Classifier::bytes)
             + self.adapters.iter().map(Adapter::bytes).sum::<u64>();
         progress.start(total);
-        let mut report = Report::default();
+        let mut job = Job {
+            storage: Storage::of(options),
+            progress,
+            report: Report::default(),
+        };
         let optional =
             usize::from(self.classifier.is_some()) + usize::from(self.tokenizer.is_some());
         let mut blob = BlobWriter::new(6 + optional + self.adapters.len());
@@ -113,9 +116,7 @@ impl Plan {
         let mut embedding = 0;
         let tied = self.config.record.tied;
         blob.section(SectionKind::Base, 0, |out| {
-            embedding = self
-                .base
-                .write(out, storage, tied, copies, progress, &mut report)?;
+            embedding = self.base.write(out, &mut job, tied, copies)?;
             Ok(())
         })?;
         blob.section(SectionKind::Sites, 0, |out| {
@@ -128,24 +129,15 @@ impl Plan {
         })?;
         if let Some(classifier) = &mut self.classifier {
             blob.section(SectionKind::Classifier, 0, |out| {
-                section::classifier::write(out, classifier, storage, progress, &mut report)
+                section::classifier::write(out, classifier, &mut job)
             })?;
         }
         let bound = blob.header();
         for (class, adapter) in self.adapters.iter_mut().enumerate() {
             let class = class as u16;
-            check_embedding_copy(adapter, &self.config, embedding, progress)?;
+            check_embedding_copy(adapter, &self.config, embedding, job.progress)?;
             blob.section(SectionKind::Expert, class, |out| {
-                section::expert::write(
-                    out,
-                    class,
-                    adapter,
-                    &self.sites,
-                    bound,
-                    storage,
-                    progress,
-                    &mut report,
-                )
+                section::expert::write(out, class, adapter, &self.sites, bound, &mut job)
             })?;
         }
         blob.section(SectionKind::Names, 0, |out| {
@@ -163,8 +155,11 @@ impl Plan {
             Ok(())
         })?;
         let (bytes, entries) = blob.finish();
-        report.finish(bytes.len(), &entries);
-        Ok(Packed { bytes, report })
+        job.report.finish(bytes.len(), &entries);
+        Ok(Packed {
+            bytes,
+            report: job.report,
+        })
     }
 }
 
@@ -290,6 +285,10 @@ fn check_embedding_copy(
 fn tokenizer(options: &PackOptions, progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
     let json = options.base.join("tokenizer.json");
     if !json.exists() {
+        progress.note(&format!(
+            "{}: no tokenizer.json: packed without a tokenizer, for token ids only",
+            options.base.display()
+        ));
         return Ok(None);
     }
     let config = options.base.join("tokenizer_config.json");

@@ -169,7 +169,7 @@ fn dimensions(json: &Json, group: u32) -> Result<ConfigRecord> {
     };
     if !head_dim.is_multiple_of(2) {
         return Err(json.refuse(
-            format!("a head of {head_dim} dimensions: rotary embeddings need an even number"),
+            format!("head_dim is {head_dim}: rotary embeddings need an even number"),
             "correct head_dim, or hidden_size and num_attention_heads",
         ));
     }

@@ -61,6 +61,10 @@ impl Classifier {
         if let Some(last) = layers.last() {
             check_rows(&file, last, rows)?;
         }
+        for l in &layers {
+            file.check(&l.weight, l.rows, l.cols)?;
+            file.check(&l.bias, 1, l.rows)?;
+        }
         let others: Vec<_> = file
             .names()
             .into_iter()

@@ -256,6 +256,8 @@ fn part(
             "use a smaller rank",
         ));
     }
+    file.check(&a, a_rank, inputs)?;
+    file.check(&b, outputs, a_rank)?;
     Ok(Part {
         place,
         rank: a_rank,

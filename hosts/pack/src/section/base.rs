@@ -1,15 +1,13 @@
 //! The base: which tensors, in which order, stored how.
 
 use super::config::{features, tensors_before_layers, tensors_per_layer};
-use super::{Storage, Table, net_bytes};
+use super::{Job, Table, net_bytes};
 use crate::error::{PackError, Result};
 use crate::import::Matrix;
 use crate::import::base::BaseConfig;
 use crate::import::modules::{Place, suffix};
 use crate::import::weights::Weights;
 use crate::layout::pack;
-use crate::options::Progress;
-use crate::report::Report;
 use crate::write::Section;
 use pleach::blob::format::{LAYER_TENSORS, Module, NO_LAYER, Role};
 use pleach::hash::Fnv1a;
@@ -23,6 +21,7 @@ struct Item {
     layer: u16,
     rows: usize,
     cols: usize,
+    bytes: u64,
 }
 
 /// The base's tensors, found and checked.
@@ -42,8 +41,9 @@ impl Base {
         let mut items = Vec::new();
         let mut bytes = 0;
         // A tensor at a time: a config of a billion layers ends at the first that is missing.
-        for item in list(config) {
-            bytes += weights.check(&item.name, item.rows, item.cols)?;
+        for mut item in list(config) {
+            item.bytes = weights.check(&item.name, item.rows, item.cols)?;
+            bytes += item.bytes;
             items.push(item);
         }
         if items.len() > usize::from(u16::MAX) {
@@ -78,12 +78,11 @@ impl Base {
     pub(crate) fn write(
         &mut self,
         out: &mut Section<'_>,
-        storage: Storage,
+        job: &mut Job<'_>,
         tied: bool,
         hash_embedding: bool,
-        progress: &mut dyn Progress,
-        report: &mut Report,
     ) -> Result<u64> {
+        let storage = job.storage;
         let mut table = Table::begin(out, self.items.len(), 0);
         let mut hash = 0;
         for item in &self.items {
@@ -99,9 +98,10 @@ impl Base {
                 (storage.base, storage.weights)
             };
             let t = pack(&m, dtype, layout, storage.group);
-            report.tensor(&item.name, &t, net_bytes(&t, storage.group));
+            job.report
+                .tensor(&item.name, &t, net_bytes(&t, storage.group));
             table.push(out, item.role, item.layer, &t);
-            progress.advance(self.weights.check(&item.name, item.rows, item.cols)?);
+            job.progress.advance(item.bytes);
         }
         Ok(hash)
     }
@@ -132,6 +132,7 @@ fn list(config: &BaseConfig) -> impl Iterator<Item = Item> {
         layer: NO_LAYER,
         rows,
         cols: hidden,
+        bytes: 0,
     };
     let mut first = Vec::with_capacity(tensors_before_layers(&c));
     first.push(global("model.embed_tokens.weight", Role::Embed, vocab));
@@ -176,6 +177,7 @@ fn list(config: &BaseConfig) -> impl Iterator<Item = Item> {
                     layer,
                     rows,
                     cols,
+                    bytes: 0,
                 });
             }
             items

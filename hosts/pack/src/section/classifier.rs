@@ -1,12 +1,10 @@
 //! The classifier: weight and bias of each layer. Routing is sensitive, so that nothing is quantised.
 
-use super::{Storage, Table, net_bytes};
+use super::{Job, Table, net_bytes};
 use crate::error::Result;
 use crate::import::classifier::Classifier;
 use crate::layout::pack;
-use crate::options::Progress;
 use crate::quant::F16;
-use crate::report::Report;
 use crate::write::Section;
 use pleach::blob::format::Role;
 use pleach::kernels::layout::{Dtype, Layout};
@@ -18,10 +16,9 @@ const RELU: u32 = 1;
 pub(crate) fn write(
     out: &mut Section<'_>,
     classifier: &mut Classifier,
-    storage: Storage,
-    progress: &mut dyn Progress,
-    report: &mut Report,
+    job: &mut Job<'_>,
 ) -> Result<()> {
+    let storage = job.storage;
     let mut table = Table::begin(out, 2 * classifier.depth(), RELU);
     for n in 0..classifier.depth() {
         let Some((weight, bias)) = classifier.read(n)? else {
@@ -38,7 +35,7 @@ pub(crate) fn write(
             (&weight, Role::ClassifierWeight, "weight"),
             (&bias, Role::ClassifierBias, "bias"),
         ] {
-            report.tensor(
+            job.report.tensor(
                 format!("classifier.{n}.{part}"),
                 t,
                 net_bytes(t, storage.group),
@@ -46,6 +43,6 @@ pub(crate) fn write(
             table.push(out, role as u16, n as u16, t);
         }
     }
-    progress.advance(classifier.bytes());
+    job.progress.advance(classifier.bytes());
     Ok(())
 }

@@ -1,12 +1,10 @@
 //! An expert: the bytes of its section are those of an expert file.
 
-use super::{Storage, net_bytes};
+use super::{Job, net_bytes};
 use crate::error::{PackError, Result};
 use crate::import::lora::Adapter;
 use crate::import::modules::Place;
 use crate::layout::{pack, pack_b};
-use crate::options::Progress;
-use crate::report::Report;
 use crate::write::Section;
 use pleach::blob::format::{
     DATA_ALIGN, EXPERT_HEADER_BYTES, EXPERT_SITE_BYTES, ExpertHeader, ExpertSite, Header, Module,
@@ -15,17 +13,15 @@ use pleach::hash::crc32;
 use pleach::kernels::layout::{Dtype, Layout};
 
 /// Writes the expert of class `class`; `bound` holds the hashes of what it is bound to.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn write(
     out: &mut Section<'_>,
     class: u16,
     adapter: &mut Adapter,
     sites: &[Place],
     bound: Header,
-    storage: Storage,
-    progress: &mut dyn Progress,
-    report: &mut Report,
+    job: &mut Job<'_>,
 ) -> Result<()> {
+    let storage = job.storage;
     let (name, key) = (adapter.name.clone(), adapter.key.clone());
     out.push(&[0; EXPERT_HEADER_BYTES]);
     for _ in sites {
@@ -83,7 +79,7 @@ pub(crate) fn write(
             EXPERT_HEADER_BYTES + n * EXPERT_SITE_BYTES,
             &record.encode(),
         );
-        report.tensor(
+        job.report.tensor(
             format!("{name}: {}.lora_A", place.name()),
             &a,
             net_bytes(&a, storage.group),
@@ -91,8 +87,9 @@ pub(crate) fn write(
         // B has one scale per column.
         let b_net =
             b.rows * rank * b.dtype.bytes() + if b.dtype == Dtype::Q8 { 2 * rank } else { 0 };
-        report.tensor(format!("{name}: {}.lora_B", place.name()), &b, b_net);
-        progress.advance(bytes);
+        job.report
+            .tensor(format!("{name}: {}.lora_B", place.name()), &b, b_net);
+        job.progress.advance(bytes);
     }
     let header = ExpertHeader {
         class,

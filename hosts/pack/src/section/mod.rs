@@ -7,7 +7,8 @@ pub(crate) mod expert;
 pub(crate) mod text;
 
 use crate::layout::Packed;
-use crate::options::{AdapterQuant, BaseQuant, PackOptions, Target};
+use crate::options::{AdapterQuant, BaseQuant, PackOptions, Progress, Target};
+use crate::report::Report;
 use crate::write::Section;
 use pleach::blob::format::{TABLE_HEAD_BYTES, TENSOR_ENTRY_BYTES, TensorEntry};
 use pleach::kernels::layout::{Dtype, Layout, groups};
@@ -49,6 +50,16 @@ impl Storage {
             group: options.group as usize,
         }
     }
+}
+
+/// What the writers of weights share.
+pub(crate) struct Job<'a> {
+    /// How tensors are stored.
+    pub(crate) storage: Storage,
+    /// Who hears of the bytes that were read.
+    pub(crate) progress: &'a mut dyn Progress,
+    /// What was written.
+    pub(crate) report: Report,
 }
 
 /// Bytes of a tensor without padding.

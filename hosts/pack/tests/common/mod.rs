@@ -1,6 +1,7 @@
 //! What the tests share: fixtures, options, a `Progress` that remembers.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod edit;
 pub mod reader;
 pub mod source;
 
