@@ -101,19 +101,14 @@ impl List<'_, '_, '_> {
         }
     }
 
-    /// Merges the pair at `at`, unless the entry is stale: the pair there must still become the token
-    /// that the entry's rank makes (by whichever merge: so does `tokenizers`).
+    /// Merges the pair at `at`, unless the entry is stale: another pair, a longer one, is there now.
     fn apply(&mut self, rank: u32, at: u32) {
         let [left, previous, next] = self.symbol(at);
         let [right, _, after] = self.symbol(next);
-        if left == NONE || right == NONE {
+        if left == NONE || right == NONE || self.rank(left, right) != Some(rank) {
             return;
         }
         let token = self.tokenizer.merged(rank);
-        match self.rank(left, right) {
-            Some(now) if self.tokenizer.merged(now) == token => {}
-            _ => return,
-        }
         if let Some(symbol) = self.symbols.get_mut(at as usize) {
             *symbol = [token, previous, after];
         }

@@ -119,8 +119,8 @@ fn wide_ids() {
     check(&json, 15);
 }
 
-/// Merges in an order that no training gives, many of them to the same token: entries of the heap go
-/// stale and merge all the same.
+/// Merges in an order that no training gives, many of them to the same token, on words in which they
+/// compete.
 #[test]
 fn awkward_merges() {
     let mut random = Random(16);
