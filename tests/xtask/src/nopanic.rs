@@ -3,6 +3,7 @@
 use crate::context::{Context, shown, stream};
 use crate::cross::{M0, M4};
 use crate::scan;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -79,41 +80,76 @@ fn culprits(cx: &Context, target: &str) -> Result<Vec<String>, String> {
     Ok(panicking(&scan::disassembly(cx, &elf(cx, target))?))
 }
 
-/// Lines `function -> panic` of a disassembly.
+/// Chains `function <- .. <- panic` of a disassembly, from the first function outside `core`.
 fn panicking(disassembly: &str) -> Vec<String> {
+    let calls = calls(disassembly);
     let mut found = vec![];
+    let mut rest: Vec<Vec<&str>> = calls
+        .iter()
+        .map(|(_, callee)| *callee)
+        .filter(|c| c.starts_with("core::") && (c.contains("panic") || c.contains("_fail")))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(|callee| vec![callee])
+        .collect();
+    while let Some(chain) = rest.pop() {
+        let Some(&last) = chain.last() else { continue };
+        if last.starts_with("pleach") || last.starts_with("nopanic") || last.starts_with("<pleach")
+        {
+            found.push(chain.iter().rev().copied().collect::<Vec<_>>().join(" -> "));
+            continue;
+        }
+        let callers = calls
+            .iter()
+            .filter(|(_, callee)| *callee == last)
+            .map(|(f, _)| *f);
+        for f in callers.collect::<BTreeSet<_>>() {
+            if !chain.contains(&f) {
+                rest.push(chain.iter().copied().chain([f]).collect());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Pairs (function, function that it branches to).
+fn calls(disassembly: &str) -> Vec<(&str, &str)> {
+    let mut pairs = vec![];
     let mut function = "";
     for line in disassembly.lines() {
-        let Some(name) = line.split_once('<').map(|(_, n)| n) else {
+        let Some((_, name)) = line.split_once(" <") else {
             continue;
         };
         if let Some(name) = name.strip_suffix(">:") {
             function = name;
-        } else if name.starts_with("core::") && (name.contains("panic") || name.contains("_fail")) {
-            let target = name.split_once("> ").map_or(name, |(n, _)| n);
-            if !function.starts_with("core::panicking") {
-                found.push(format!("{function} -> {target}"));
+        } else if let Some(at) = name.rfind('>') {
+            let callee = name[..at].split("+0x").next().unwrap_or_default();
+            if callee != function {
+                pairs.push((function, callee));
             }
         }
     }
-    found
+    pairs
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn names_the_function_that_panics() {
-        let text = "00002292 <pleach::scale_bytes>:
-    22f4: bne 0x2300 <pleach::scale_bytes+0x10> @ imm = #4
+        let text = "00002292 <core::iter::Zip::new>:
+    22f4: bne 0x2300 <core::iter::Zip::new+0x10> @ imm = #4
     22f6: bl\t0x2188 <core::panicking::panic_const::panic_const_div_by_zero> @ imm = #-370
 00002188 <core::panicking::panic_const::panic_const_div_by_zero>:
     218c: bl\t0x2010 <core::panicking::panic_fmt> @ imm = #-384
-00003000 <nopanic::main>:
-    3002: bl\t0x2292 <pleach::scale_bytes> @ imm = #-4
+00003000 <pleach::scale_bytes>:
+    3002: bl\t0x2292 <core::iter::Zip::new> @ imm = #-4
 ";
+        let chain = "pleach::scale_bytes -> core::iter::Zip::new -> \
+                     core::panicking::panic_const::panic_const_div_by_zero";
         assert_eq!(
             super::panicking(text),
-            ["pleach::scale_bytes -> core::panicking::panic_const::panic_const_div_by_zero"]
+            [chain, &format!("{chain} -> core::panicking::panic_fmt")]
         );
     }
 }

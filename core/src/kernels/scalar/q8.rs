@@ -5,6 +5,7 @@ use crate::kernels::layout::{K_STEP, scale_bytes};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::scalar::Acc;
 use crate::math;
+use crate::pairs::pairs;
 
 /// `gemv_q8_scalar`: a tile of `R` rows times up to 8 columns.
 ///
@@ -28,9 +29,8 @@ pub fn gemv_q8_scalar<const R: usize>(
     let group = group.max(K_STEP);
     for (c, column) in columns.iter().enumerate().take(BLOCK) {
         let mut sums = [0.0f32; R];
-        let tiles = vectors
-            .chunks((group / K_STEP).saturating_mul(R).max(1))
-            .zip(column.q.chunks(group));
+        let steps = (group / K_STEP).saturating_mul(R).max(1);
+        let tiles = pairs(vectors.chunks(steps), column.q.chunks(group));
         for ((w, x), (sw, sx)) in
             tiles.zip(scales.as_chunks::<2>().0.chunks_exact(R).zip(column.sx))
         {
