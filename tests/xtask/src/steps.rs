@@ -56,6 +56,7 @@ pub(crate) static STEPS: &[Step] = &[
         needs: &[Need::Clippy, M0, M4],
         run: Run::Cargo(&[
             "clippy --workspace --all-targets -- -D warnings",
+            "clippy -p xtask --features pack -- -D warnings",
             "clippy -p pleach --no-default-features -- -D warnings",
             "clippy -p pleach --all-features -- -D warnings",
             "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
