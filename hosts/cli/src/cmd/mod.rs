@@ -1,0 +1,28 @@
+//! The commands, a file each.
+
+mod inspect;
+mod pack;
+mod run;
+mod trace;
+
+use crate::failure::Result;
+
+/// What `pleach` can be asked to do.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    Pack(pack::Pack),
+    Inspect(inspect::Inspect),
+    Run(run::Run),
+    Trace(trace::Trace),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Command::Pack(c) => c.run(),
+            Command::Inspect(c) => c.run(),
+            Command::Run(c) => c.run(),
+            Command::Trace(c) => c.run(),
+        }
+    }
+}
