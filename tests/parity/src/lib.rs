@@ -1,0 +1,21 @@
+//! What the parity tests share: fixtures, modes as data, traces that can be compared bit by bit.
+//!
+//! * [`fixture`]: the checkpoints on disk, packed as a test asks for them.
+//! * [`mode`]: the ways in which a session can do the same work; [`mode::run`] does it.
+//! * [`trace`]: what a run leaves behind, its hash, the first difference of two.
+//! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
+//! * [`reseal`]: blobs taken apart and put together again.
+//! * [`subject`]: the model files and texts that must have one hash over all modes.
+
+pub mod adversarial;
+pub mod fixture;
+pub mod memory;
+pub mod mode;
+pub mod random;
+pub mod reseal;
+pub mod subject;
+pub mod trace;
+
+pub use fixture::{Case, File, Storage};
+pub use mode::{Feed, Guesses, Mode, Setup, Text, run};
+pub use trace::Trace;
