@@ -58,6 +58,10 @@ pub(crate) fn run(cx: &Context, count: usize, seed: u64, bless: bool) -> Result<
     println!("{} hashes and texts equal the native run's", answers.len());
     println!("{right} of {count} calls are the ones that {EVAL} names");
 
+    for phase in ["prefill", "decode"] {
+        let (least, most) = range(&logged.lines, phase)?;
+        println!("{phase}: {least} to {most} instructions a token");
+    }
     let ram = number_after(&plain.lines, "memory:", "total")?;
     let code = scan::code(&plain.elf)?;
     println!("RAM {ram} bytes of {RAM_LIMIT} (.data + .bss + painted stack, no log)");
@@ -287,6 +291,21 @@ fn native_agrees(cx: &Context, a: &Answer, sentence: &Sentence) -> Result<(), St
     Ok(())
 }
 
+/// The least and the most instructions per token over all sentences.
+fn range(lines: &[String], phase: &str) -> Result<(u64, u64), String> {
+    let counts = lines.iter().filter(|l| l.starts_with("instructions:"));
+    let counts: Result<Vec<u64>, String> = counts
+        .map(|l| number_after(std::slice::from_ref(l), "instructions:", phase))
+        .collect();
+    let counts = counts?;
+    let both = counts
+        .iter()
+        .min()
+        .copied()
+        .zip(counts.iter().max().copied());
+    both.ok_or("the firmware did not print its instructions".into())
+}
+
 /// `name` of the line that starts with `line`: `memory: data 4 total 90000`.
 fn number_after(lines: &[String], line: &str, name: &str) -> Result<u64, String> {
     let found = lines.iter().find(|l| l.starts_with(line)).and_then(|l| {
@@ -336,6 +355,11 @@ mod tests {
         );
         assert_eq!(number_after(&log, "memory:", "total"), Ok(90));
         assert!(!stable(&log).contains("memory"));
+        let log = lines(
+            "instructions: prefill 7 and decode 9 a token\ninstructions: prefill 5 and decode 9 a",
+        );
+        assert_eq!(range(&log, "prefill"), Ok((5, 7)));
+        assert!(range(&[], "prefill").is_err());
     }
 
     #[test]
