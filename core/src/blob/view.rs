@@ -179,10 +179,15 @@ impl<'b> Model<'b> {
         })
     }
 
+    /// Whether the blob has a tokenizer.
+    pub const fn has_tokenizer(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
     /// The tokenizer; `None` if the blob has none.
     #[cfg(feature = "tokenizer")]
     pub fn tokenizer(&self) -> Option<crate::tokenizer::Tokenizer<'b>> {
-        crate::tokenizer::Tokenizer::parse(self.tokenizer?).ok()
+        crate::tokenizer::Tokenizer::view(self.tokenizer?).ok()
     }
 
     /// Where the weights came from: JSON for people.
