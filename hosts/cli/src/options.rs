@@ -14,6 +14,9 @@ const SMALLEST: f32 = 5.960_464_5e-8;
 /// Largest: the largest f16.
 const LARGEST: f32 = 65504.0;
 
+/// The longest context that a session holds.
+const LONGEST: u32 = 131_072;
+
 type Parsed<T> = std::result::Result<T, BadValue>;
 
 /// Options of a session.
@@ -21,7 +24,7 @@ type Parsed<T> = std::result::Result<T, BadValue>;
 #[command(next_help_heading = "Session")]
 pub(crate) struct SessionArgs {
     /// Tokens that the session can hold [default: the base's own limit, at most 2048]
-    #[arg(long, value_name = "N", value_parser = whole::<1, 131_072>)]
+    #[arg(long, value_name = "N", value_parser = whole::<1, LONGEST>)]
     context: Option<u32>,
     /// How keys and values are stored [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = kv())]
@@ -231,6 +234,25 @@ impl fmt::Display for RoutingChoice {
             RoutingChoice::AllOnes => f.write_str("all-ones"),
             RoutingChoice::Base => f.write_str("base"),
         }
+    }
+}
+
+/// How many tokens to generate.
+pub(crate) fn token_count(text: &str) -> Parsed<usize> {
+    match text.parse::<u32>() {
+        Ok(n) => Ok(n as usize),
+        Err(_) => Err(BadValue::new(
+            "not a number of tokens",
+            "use a whole number from 0",
+        )),
+    }
+}
+
+/// What to do where `needed` positions do not fit the context.
+pub(crate) fn make_room(needed: usize) -> String {
+    match u32::try_from(needed) {
+        Ok(n) if n <= LONGEST => format!("use less text, or pass --context {n}"),
+        _ => format!("use less text: no session holds more than {LONGEST} tokens"),
     }
 }
 

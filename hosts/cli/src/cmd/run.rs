@@ -1,8 +1,8 @@
 //! `pleach run`: continues a text.
 
-use crate::failure::{BadValue, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Busy};
-use crate::options::SessionArgs;
+use crate::options::{SessionArgs, make_room, token_count};
 use crate::{model, output};
 use pleach::tokenizer::{Decoder, EncodeOptions, SpecialTokens, Tokenizer};
 use pleach::{Error, Kernels, Model, Session};
@@ -33,16 +33,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
     /// Tokens to generate at most
-    #[arg(short = 'n', value_name = "N", default_value = "128", value_parser = limit)]
+    #[arg(short = 'n', value_name = "N", default_value = "128", value_parser = token_count)]
     tokens: usize,
     #[command(flatten)]
     session: SessionArgs,
-}
-
-fn limit(text: &str) -> std::result::Result<usize, BadValue> {
-    text.parse::<u32>()
-        .map(|n| n as usize)
-        .map_err(|_| BadValue::new("not a number of tokens", "use a whole number from 0"))
 }
 
 impl Run {
@@ -56,21 +50,8 @@ impl Run {
                 "pack the base with its tokenizer.json, or pass token ids to `pleach trace`",
             )
         })?;
-        let (source, text) = self.text()?;
-        let prompt = encode(&source, &text, &tokenizer)?;
-        if prompt.len() > plan.session.context as usize {
-            return Err(Failure::refused(
-                format!(
-                    "{source}: {} tokens do not fit the context of {}",
-                    prompt.len(),
-                    plan.session.context
-                ),
-                format!(
-                    "shorten it, or pass --context {}",
-                    prompt.len() + self.tokens
-                ),
-            ));
-        }
+        let context = plan.session.context;
+        let (source, prompt) = self.prompt(&tokenizer, context as usize)?;
         plan.notes.iter().for_each(|n| output::note(n));
 
         let mut arena = Arena::new(model.arena_bytes(&plan.session)).map_err(Failure::memory)?;
@@ -79,50 +60,54 @@ impl Run {
         plan.setup.apply(&mut session).map_err(refused)?;
 
         let stop = stop_tokens(&model);
-        let limits = Limits::new(self.tokens, &stop);
         let mut printer = Printer {
             decoder: Decoder::new(tokenizer, SpecialTokens::Skip),
             failure: None,
         };
-        let busy = Busy::new();
         let start = Instant::now();
+        let busy = Busy::new();
         let done = generate(
             &mut session,
             Kernels::detect(),
             &mut plan.executor,
             &prompt,
-            &limits,
+            &Limits::new(self.tokens, &stop),
             &mut printer,
         );
         drop(busy);
-        let (last, failure) = (printer.decoder.finish(), printer.failure);
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        output::write(format_args!("{last}"))?;
-        if output::is_terminal() {
-            output::write(format_args!("\n"))?;
-        }
-        match done {
-            Ok(generation) if generation.end == End::Interrupted => {
-                Err(Failure::interrupted("what was generated so far is above"))
+        printer.finish()?;
+        let generation = done.map_err(|e| match e {
+            Error::NonFinite { .. } => refused(e),
+            e => Failure::core(source, e),
+        })?;
+        match generation.end {
+            End::Interrupted => {
+                return Err(Failure::interrupted("what was generated so far is above"));
             }
-            Ok(generation) => {
-                let context = plan.session.context;
-                if generation.end == End::Context {
-                    output::note(&format!(
-                        "the context of {context} tokens is full; raise --context for more"
-                    ));
-                }
-                summarise(&session, &prompt, &generation.tokens, start);
-                Ok(())
-            }
-            Err(e @ Error::NonFinite { .. }) => Err(refused(e)),
-            Err(e) => Err(Failure::core(source, e)),
+            End::Context => output::note(&format!(
+                "the context of {context} tokens is full; raise --context for more"
+            )),
+            End::Limit | End::Stop => {}
         }
+        summarise(&session, &prompt, &generation.tokens, start);
+        Ok(())
     }
 
-    /// Where the prompt comes from, and the prompt.
+    /// Where the prompt comes from, and its tokens.
+    fn prompt(&self, tokenizer: &Tokenizer<'_>, context: usize) -> Result<(String, Vec<u32>)> {
+        let (source, text) = self.text()?;
+        let prompt = encode(&source, &text, tokenizer)?;
+        if prompt.len() > context {
+            let n = prompt.len();
+            return Err(Failure::refused(
+                format!("{source}: {n} tokens do not fit the context of {context}"),
+                make_room(n.saturating_add(self.tokens)),
+            ));
+        }
+        Ok((source, prompt))
+    }
+
+    /// Where the prompt comes from, and the prompt as text.
     fn text(&self) -> Result<(String, String)> {
         if let Some(text) = &self.prompt {
             return Ok(("--prompt".into(), text.clone()));
@@ -172,6 +157,17 @@ pub(crate) fn stop_tokens(model: &Model<'_>) -> Vec<u32> {
 struct Printer<'b> {
     decoder: Decoder<'b>,
     failure: Option<Failure>,
+}
+
+impl Printer<'_> {
+    /// Prints what a character that was not whole leaves; a person's terminal gets a line end.
+    fn finish(mut self) -> Result<()> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let end = if output::is_terminal() { "\n" } else { "" };
+        output::write(format_args!("{}{end}", self.decoder.finish()))
+    }
 }
 
 impl Watch for Printer<'_> {

@@ -3,7 +3,7 @@
 use crate::cmd::run::stop_tokens;
 use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::{self, Busy};
-use crate::options::SessionArgs;
+use crate::options::{SessionArgs, make_room, token_count};
 use crate::output::{self, say};
 use crate::{model, tensors};
 use pleach::{Kernels, Model};
@@ -20,7 +20,7 @@ pub(crate) struct Trace {
     #[arg(long, value_name = "IDS", value_parser = tokens)]
     tokens: Tokens,
     /// Tokens to generate after the prompt
-    #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = token_count)]
     generate: usize,
     /// Write the tensors scalings, effective, logits and generated
     #[arg(short, long, value_name = "OUT.safetensors")]
@@ -46,12 +46,6 @@ fn tokens(text: &str) -> std::result::Result<Tokens, BadValue> {
         text.split(',').map(|id| id.trim().parse()).collect();
     ids.map(Tokens)
         .map_err(|_| BadValue::new("not a list of token ids", "separate ids by commas: 1,2,3"))
-}
-
-fn count(text: &str) -> std::result::Result<usize, BadValue> {
-    text.parse::<u32>()
-        .map(|n| n as usize)
-        .map_err(|_| BadValue::new("not a number of tokens", "use a whole number from 0"))
 }
 
 impl Trace {
@@ -106,7 +100,7 @@ impl Trace {
                 format!(
                     "--tokens and --generate: {positions} positions do not fit the context of {context}"
                 ),
-                format!("pass --context {positions}, or fewer tokens"),
+                make_room(positions),
             ));
         }
         Ok(())

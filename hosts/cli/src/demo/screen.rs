@@ -254,3 +254,63 @@ pub(super) fn routings(now: &RoutingChoice, names: &str, width: usize) -> String
     );
     format!("{}\n{}", usage.join("\n"), rows.join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::INTENT;
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal() {
+        let a = Answer {
+            call: "lightset area=dachboden brightness=30 domain=light".into(),
+            base: "setposition device_class=door domain=cover position=30".into(),
+            prompt: 26,
+            tokens: 17,
+            sweeps: 19,
+            time: Duration::from_micros(12_345),
+            shares: vec![0.0, 1.0, 0.5, 0.004],
+        };
+        let refused = Refusal::new(
+            "82 tokens; the model reads at most 63",
+            "say it in fewer words",
+        );
+        for width in [24, 40, 60, 80, 200] {
+            for text in [
+                welcome(&INTENT, width),
+                answer(&INTENT, &a, width),
+                refusal(&refused, width),
+                hint("an empty line: type a sentence, or /help", width),
+                help(width),
+                experts(&INTENT, width),
+                routings(&RoutingChoice::Exact, "en, de, fr, es", width),
+            ] {
+                for line in text.lines() {
+                    assert!(
+                        console::measure_text_width(line) <= width,
+                        "{width}: {line:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_screen_says_what_there_is() {
+        let text = welcome(&INTENT, 60);
+        for word in [
+            "intent",
+            "de (rank 8)",
+            "arena",
+            "model",
+            "kernels",
+            "lower-cased",
+            "/routing",
+        ] {
+            assert!(text.contains(word), "{word}");
+        }
+        let first = text.find(EXAMPLES[0]).unwrap();
+        assert!(EXAMPLES[1..].iter().all(|e| text.find(e).unwrap() > first));
+    }
+}
