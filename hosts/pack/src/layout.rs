@@ -26,6 +26,16 @@ pub struct Packed {
 }
 
 /// Packs a `[rows][cols]` matrix.
+///
+/// ```
+/// use pleach::kernels::layout::{Dtype, Layout};
+///
+/// // Two rows of two in a tile of four rows: column by column, the missing rows are 0.
+/// let m = pleach_pack::Matrix { rows: 2, cols: 2, data: vec![1.0, 2.0, 3.0, 4.0] };
+/// let p = pleach_pack::layout::pack(&m, Dtype::F16, Layout::R4K4, 64);
+/// let halves: Vec<u16> = p.bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+/// assert_eq!(halves, [0x3c00, 0x4200, 0, 0, 0x4000, 0x4400, 0, 0]);
+/// ```
 pub fn pack(m: &Matrix, dtype: Dtype, layout: Layout, group: usize) -> Packed {
     let (rows, cols, lanes) = (m.rows, m.cols, layout.tile_rows());
     let mut bytes = Vec::with_capacity(packed_size(dtype, layout, rows, cols, group));
@@ -58,6 +68,14 @@ pub fn pack(m: &Matrix, dtype: Dtype, layout: Layout, group: usize) -> Packed {
 }
 
 /// Packs B `[outputs][rank]` as a panel: tiles `[j][16 rows]`, for `q8` after one scale per `j`.
+///
+/// ```
+/// use pleach::kernels::layout::{Dtype, packed_b_size};
+///
+/// let m = pleach_pack::Matrix { rows: 17, cols: 3, data: vec![1.0; 51] };
+/// let p = pleach_pack::layout::pack_b(&m, Dtype::Q8);
+/// assert_eq!(p.bytes.len(), packed_b_size(Dtype::Q8, 17, 3));
+/// ```
 pub fn pack_b(m: &Matrix, dtype: Dtype) -> Packed {
     let (rows, rank) = (m.rows, m.cols);
     let mut bytes = Vec::with_capacity(packed_b_size(dtype, rows, rank));

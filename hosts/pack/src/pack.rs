@@ -30,6 +30,21 @@ pub struct Packed {
 /// bytes.
 ///
 /// Errors: the first thing that is refused, by file and tensor or key, with its cure.
+///
+/// ```
+/// use pleach_pack::{PackOptions, Silent, pack};
+///
+/// let intent = "../../tests/fixtures/xlora-intent";
+/// let mut options = PackOptions::new(format!("{intent}/base"));
+/// options.xlora = Some(format!("{intent}/xlora").into());
+/// let packed = pack(&options, &mut Silent)?;
+/// assert_eq!(packed.report.file_bytes, packed.bytes.len() as u64);
+///
+/// options.group = 48;
+/// let e = pack(&options, &mut Silent).unwrap_err();
+/// assert_eq!(e.to_string(), "--group 48: not a group size\n  use 32, 64, 128 or 256");
+/// # Ok::<(), pleach_pack::PackError>(())
+/// ```
 pub fn pack(options: &PackOptions, progress: &mut dyn Progress) -> Result<Packed> {
     Plan::new(options, progress)?.write(options, progress)
 }

@@ -126,6 +126,14 @@ impl Section<'_> {
 /// name in the same folder, then renamed.
 ///
 /// Errors: whatever the disk says; the temporary file is removed.
+///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("model.pleach");
+/// pleach_pack::write_atomically(&path, b"all of it")?;
+/// assert_eq!(std::fs::read(path)?, b"all of it");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = |e| PackError::io("write", path, e);
     if path.is_dir() {

@@ -151,6 +151,15 @@ fn dimensions_that_cannot_be() {
 }
 
 #[test]
+fn a_missing_head_may_be_a_tied_one() {
+    let e = Checkpoint::of("case-plain")
+        .unset(BASE, "tie_word_embeddings")
+        .refusal();
+    says(&e.cause, &["lm_head.weight is missing"]);
+    says(&e.cure, &["tie_word_embeddings"]);
+}
+
+#[test]
 fn options_of_xlora_outside_their_range() {
     changed(XLORA, "top_k_lora", json!(0), &["0", "4 experts"]);
     changed(XLORA, "top_k_lora", json!(-1), &["-1"]);

@@ -25,6 +25,11 @@ pub struct Matrix {
 
 impl Matrix {
     /// The matrix `[cols][rows]`.
+    ///
+    /// ```
+    /// let m = pleach_pack::Matrix { rows: 1, cols: 2, data: vec![1.0, 2.0] };
+    /// assert_eq!((m.transposed().rows, m.transposed().cols), (2, 1));
+    /// ```
     pub fn transposed(&self) -> Matrix {
         let mut data = Vec::with_capacity(self.data.len());
         for c in 0..self.cols {

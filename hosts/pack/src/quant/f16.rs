@@ -14,6 +14,11 @@ pub struct F16 {
 
 impl F16 {
     /// Rounds values within ±65504.
+    ///
+    /// ```
+    /// let h = pleach_pack::quant::F16::new(&[1.0, 1e-9]);
+    /// assert_eq!((h.bits, h.loss.flushed), (vec![0x3c00, 0], 1));
+    /// ```
     pub fn new(values: &[f32]) -> Self {
         let mut loss = Loss::default();
         let bits = values
@@ -31,6 +36,11 @@ impl F16 {
     }
 
     /// Whether half precision holds each of `values` exactly.
+    ///
+    /// ```
+    /// assert!(pleach_pack::quant::F16::is_exact(&[0.5, -3.0]));
+    /// assert!(!pleach_pack::quant::F16::is_exact(&[0.1]));
+    /// ```
     pub fn is_exact(values: &[f32]) -> bool {
         values.iter().all(|&v| f16::from_f32(v).to_f32() == v)
     }
@@ -47,6 +57,11 @@ pub struct F32 {
 
 impl F32 {
     /// Flushes values below 2^-24.
+    ///
+    /// ```
+    /// let s = pleach_pack::quant::F32::new(&[0.1, 1e-9]);
+    /// assert_eq!((s.values, s.loss.flushed), (vec![0.1, 0.0], 1));
+    /// ```
     pub fn new(values: &[f32]) -> Self {
         let mut loss = Loss::default();
         let values = values

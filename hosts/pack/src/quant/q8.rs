@@ -27,6 +27,12 @@ impl Q8 {
     ///
     /// Quotients are taken in f64, in which the quotient of an f32 and an effective scale rounds to the
     /// same integer as the exact one.
+    ///
+    /// ```
+    /// // 254 / 127 = 2: one scale of 2.0, bits 0x4000; 3 / 2 and 1 / 2 are ties and go to even.
+    /// let t = pleach_pack::quant::Q8::new(&[254.0, 3.0, 1.0], 3, 32);
+    /// assert_eq!((t.q, t.scales, t.scale_exp), (vec![127, 2, 0], vec![0x4000], 0));
+    /// ```
     pub fn new(values: &[f32], cols: usize, group: usize) -> Self {
         let (cols, group) = (cols.max(1), group.max(1));
         let groups = || values.chunks_exact(cols).flat_map(|row| row.chunks(group));

@@ -42,7 +42,9 @@ impl Base {
         let mut bytes = 0;
         // A tensor at a time: a config of a billion layers ends at the first that is missing.
         for mut item in list(config) {
-            item.bytes = weights.check(&item.name, item.rows, item.cols)?;
+            item.bytes = weights
+                .check(&item.name, item.rows, item.cols)
+                .map_err(|e| head_hint(e, &item))?;
             bytes += item.bytes;
             items.push(item);
         }
@@ -105,6 +107,14 @@ impl Base {
         }
         Ok(hash)
     }
+}
+
+/// A missing head may be a tied one.
+fn head_hint(mut e: PackError, item: &Item) -> PackError {
+    if item.role == Role::Head as u16 && e.cause.ends_with("is missing") {
+        e.cure = "set tie_word_embeddings to true in config.json if the head is the embedding table, else save the base again".into();
+    }
+    e
 }
 
 /// FNV-1a of a matrix's values.
