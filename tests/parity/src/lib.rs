@@ -8,9 +8,11 @@
 //! * [`subject`]: the model files and texts that must have one hash over all modes.
 
 pub mod adversarial;
+pub mod drive;
 pub mod fixture;
 pub mod memory;
 pub mod mode;
+pub mod mutate;
 pub mod random;
 pub mod reseal;
 pub mod subject;
