@@ -26,7 +26,7 @@ pub struct Lines<const N: usize> {
 pub enum InputError {
     /// The host refused to open or read.
     Host,
-    /// A line is longer than the buffer.
+    /// A line, a path or a file is longer than its buffer.
     TooLong,
     /// A line is not UTF-8.
     Utf8,
@@ -37,7 +37,7 @@ impl InputError {
     pub const fn why(self) -> &'static str {
         match self {
             InputError::Host => "the host refused to open or read the input",
-            InputError::TooLong => "a line is longer than the buffer",
+            InputError::TooLong => "a line or file is longer than its buffer",
             InputError::Utf8 => "a line is not UTF-8",
         }
     }
@@ -115,6 +115,28 @@ impl<const N: usize> Lines<N> {
             Source::File(f) => f.read(room),
         }
         .map_err(|_| InputError::Host)
+    }
+}
+
+/// Reads a whole file of the host into `out` and returns its length.
+pub fn read_file(path: &str, out: &mut [u8]) -> Result<usize, InputError> {
+    let mut name = [0; 256];
+    // The last byte stays 0.
+    let room = name.get_mut(..path.len()).filter(|r| r.len() < 256);
+    room.ok_or(InputError::TooLong)?
+        .copy_from_slice(path.as_bytes());
+    let name = CStr::from_bytes_until_nul(&name).map_err(|_| InputError::TooLong)?;
+    let mut file = File::open(name).map_err(|_| InputError::Host)?;
+    let mut filled = 0;
+    loop {
+        let room = out.get_mut(filled..).unwrap_or(&mut []);
+        if room.is_empty() {
+            return Err(InputError::TooLong);
+        }
+        match file.read(room).map_err(|_| InputError::Host)? {
+            0 => return Ok(filled),
+            n => filled += n,
+        }
     }
 }
 

@@ -30,9 +30,11 @@ pub(crate) fn core_builds(cx: &Context) -> Result<(), String> {
 
 /// Rustdoc, every warning an error.
 pub(crate) fn docs(cx: &Context) -> Result<(), String> {
+    // The tool `pleach` and the library `pleach` would be written to the same place.
     for args in [
-        "doc --no-deps --workspace",
+        "doc --no-deps --workspace --exclude pleach-cli",
         "doc --no-deps -p pleach --all-features",
+        "doc --no-deps --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf",
     ] {
         let mut c = cx.cargo(args.split(' '));
         c.env("RUSTDOCFLAGS", "-D warnings");

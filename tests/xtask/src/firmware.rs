@@ -157,18 +157,13 @@ fn build_and_run(cx: &Context, defmt: bool, sentences: &[Sentence]) -> Result<Ru
         .map(|s| format!("{}\n", s.sentence))
         .collect();
     let mut lines = vec![];
-    let status = qemu::run(
-        &elf,
-        &[],
-        qemu::Input::Bytes(input.into_bytes()),
-        &mut |line| {
-            // The text variant says the same again.
-            if defmt || line.starts_with("memory") {
-                println!("{line}");
-            }
-            lines.push(line.to_owned());
-        },
-    )?;
+    let status = qemu::run(&elf, qemu::Input::Bytes(input.into_bytes()), &mut |line| {
+        // The text variant says the same again.
+        if defmt || line.starts_with("memory") {
+            println!("{line}");
+        }
+        lines.push(line.to_owned());
+    })?;
     if status == 0 {
         Ok(Run { elf, lines })
     } else {

@@ -7,13 +7,13 @@ mod firmware;
 mod install;
 mod nopanic;
 mod qemu;
+mod replay;
 mod scan;
 mod steps;
 mod summary;
 
 use clap::{Parser, Subcommand};
 use context::Context;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -97,8 +97,7 @@ fn qemu_command(elf: &std::path::Path, sentences: &[String]) -> ExitCode {
                 .collect(),
         ),
     };
-    let args: &[OsString] = &[];
-    match qemu::run(elf, args, input, &mut |line| println!("{line}")) {
+    match qemu::run(elf, input, &mut |line| println!("{line}")) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(e) => {

@@ -1,7 +1,6 @@
 //! Runs a firmware in `qemu-system-arm` and decodes what it logs.
 
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
-use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -23,12 +22,7 @@ pub(crate) enum Input {
 
 /// Runs `elf` on an mps2-an386, one virtual nanosecond an instruction, and calls `line` for each line of
 /// its log. Returns its exit status.
-pub(crate) fn run(
-    elf: &Path,
-    args: &[OsString],
-    input: Input,
-    line: &mut dyn FnMut(&str),
-) -> Result<i32, String> {
+pub(crate) fn run(elf: &Path, input: Input, line: &mut dyn FnMut(&str)) -> Result<i32, String> {
     let bytes = std::fs::read(elf).map_err(|e| format!("{}: {e}", elf.display()))?;
     let table = Table::parse(&bytes).map_err(|e| format!("{}: {e}", elf.display()))?;
     let mut log = match &table {
@@ -36,11 +30,6 @@ pub(crate) fn run(
         None => Log::Text(vec![]),
     };
 
-    let mut semihosting = OsString::from("enable=on,target=native,arg=firmware");
-    for a in args {
-        semihosting.push(",arg=");
-        semihosting.push(a);
-    }
     let mut c = Command::new("qemu-system-arm");
     c.args([
         "-M",
@@ -52,7 +41,7 @@ pub(crate) fn run(
         "none",
     ])
     .args(["-icount", "shift=0", "-semihosting-config"])
-    .arg(semihosting)
+    .arg("enable=on,target=native,arg=firmware")
     .arg("-kernel")
     .arg(elf)
     .stdout(Stdio::piped());

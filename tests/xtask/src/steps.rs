@@ -3,7 +3,7 @@
 use crate::context::{Context, stream};
 use crate::install::{self, Need};
 use crate::summary::{Outcome, Row, exit_code, table};
-use crate::{cross, firmware, nopanic, scan};
+use crate::{cross, firmware, nopanic, replay, scan};
 use clap::builder::PossibleValuesParser;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -42,6 +42,7 @@ pub(crate) static STEPS: &[Step] = &[
             "fmt --manifest-path hosts/mcu/Cargo.toml --check",
             "fmt --manifest-path examples/intent/Cargo.toml --check",
             "fmt --manifest-path tests/cross/nopanic/Cargo.toml --check",
+            "fmt --manifest-path tests/cross/replay/Cargo.toml --check",
         ]),
     },
     Step {
@@ -64,6 +65,7 @@ pub(crate) static STEPS: &[Step] = &[
             "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
             "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
             "clippy --manifest-path tests/cross/nopanic/Cargo.toml --target thumbv6m-none-eabi -- -D warnings",
+            "clippy --manifest-path tests/cross/replay/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
         ]),
     },
     Step {
@@ -81,7 +83,7 @@ pub(crate) static STEPS: &[Step] = &[
     Step {
         name: "docs",
         what: "rustdoc without a warning",
-        needs: &[],
+        needs: &[M4],
         run: Run::Code(cross::docs),
     },
     Step {
@@ -118,6 +120,12 @@ pub(crate) static STEPS: &[Step] = &[
         what: "the intent model on a Cortex-M4F in QEMU: bits, RAM, code size",
         needs: &[M4, Need::QEMU_ARM],
         run: Run::Code(firmware::step),
+    },
+    Step {
+        name: "replay",
+        what: "a hundred damaged blobs on the Cortex-M4F: refused or safe, as natively",
+        needs: &[M4, Need::QEMU_ARM],
+        run: Run::Code(replay::step),
     },
 ];
 
