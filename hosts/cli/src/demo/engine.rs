@@ -4,9 +4,9 @@ use crate::failure::{Failure, Result};
 use crate::options::RoutingChoice;
 use pleach::tokenizer::{AddedTokens, Decoder, EncodeOptions, SpecialTokens, Template, Tokenizer};
 use pleach::{
-    Caches, Kernels, KvType, LogitsKind, Model, Routing, Session, SessionOptions, Speculate,
+    Caches, Inline, Kernels, KvType, LogitsKind, Model, Routing, Session, SessionOptions, Speculate,
 };
-use pleach_linux::{End, Limits, ScopedThreads, Watch, generate};
+use pleach_linux::{End, Limits, Watch, generate};
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,6 @@ pub(super) struct Engine<'m, 'a> {
     model: &'m Model<'static>,
     tokenizer: Tokenizer<'static>,
     session: Session<'static, 'a>,
-    executor: ScopedThreads,
 }
 
 impl<'m, 'a> Engine<'m, 'a> {
@@ -79,7 +78,6 @@ impl<'m, 'a> Engine<'m, 'a> {
             model,
             tokenizer,
             session: Session::new(*model, &OPTIONS, arena).map_err(ours)?,
-            executor: ScopedThreads::available(),
         })
     }
 
@@ -161,7 +159,8 @@ impl<'m, 'a> Engine<'m, 'a> {
         let done = generate(
             &mut self.session,
             kernels,
-            &mut self.executor,
+            // So small a model is done before a second thread has started.
+            &mut Inline,
             prompt,
             &limits,
             watch,
