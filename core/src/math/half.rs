@@ -1,6 +1,6 @@
 //! f16 and powers of two.
 
-use super::{RANGE_MAX, magnitude};
+use super::{INFINITE_FROM, RANGE_MAX, magnitude};
 use ::half::f16;
 
 /// The bits of 2^-14, the smallest normal f16.
@@ -19,19 +19,21 @@ pub fn to_f16_cache(x: f32) -> u16 {
     f16::from_f32(x).to_bits()
 }
 
-/// The value of f16 bits, exactly; infinity and NaN as they are.
+/// The value of f16 bits, exactly; infinity and NaN as they are. Integer operations, one exact
+/// subtraction and selects, which SIMD lanes repeat.
 ///
-/// The bits moved into an f32 are the value times 2^-112, so one exact multiply gives it: selects only, which
-/// SIMD lanes repeat. No legal weight, scale or cache entry is a subnormal f16, so the product has no
-/// subnormal operand.
+/// Weights may be subnormal f16 (2^-24 is legal). They are made as 2^-14 * (1 + m/1024) - 2^-14: no operand is
+/// a subnormal f32, so hardware that flushes those agrees.
 #[inline]
 pub const fn from_f16(bits: u16) -> f32 {
     let magnitude = (bits & 0x7fff) as u32;
     let moved = magnitude << 13;
     let value = if magnitude >= 0x7c00 {
-        moved | 0x7f80_0000
+        moved | INFINITE_FROM
+    } else if magnitude >= 0x0400 {
+        moved + 0x3800_0000
     } else {
-        (f32::from_bits(moved) * pow2(112)).to_bits()
+        (f32::from_bits(moved + NORMAL_MIN) - f32::from_bits(NORMAL_MIN)).to_bits()
     };
     f32::from_bits(value | ((bits & 0x8000) as u32) << 16)
 }
