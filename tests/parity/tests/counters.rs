@@ -1,0 +1,355 @@
+//! The counters, against figures made from the files' own tables and from the packer's report.
+
+use parity::adversarial::Folder;
+use parity::random::Random;
+use parity::subject::Subject;
+use parity::{Case, File, Guesses, Mode, Setup, Storage, Text, Trace, fixture, run};
+use pleach::kernels::layout::{Layout, packed_size};
+use pleach::{KvType, Model, Speculate};
+use pleach_pack::{PackOptions, Packed, Silent, pack};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+fn packed(options: &PackOptions) -> Packed {
+    pack(options, &mut Silent).unwrap_or_else(|e| panic!("{}\n  {}", e.cause, e.cure))
+}
+
+/// Bytes of the base, of its head, of one embedding row, of the classifier.
+struct Bytes {
+    /// All that is read whole: without the embedding table, with the head (tied: the same tensor).
+    base: u64,
+    head: u64,
+    embedding_row: u64,
+    classifier: u64,
+}
+
+fn bytes(packed: &Packed, model: &Model<'_>, tied: bool) -> Bytes {
+    let tensors: Vec<u64> = (0..)
+        .map_while(|n| model.base_tensor(n))
+        .map(|t| t.bytes() as u64)
+        .collect();
+    let embed = model.base_tensor(0).expect("an embedding table");
+    let c = model.config();
+    // Tied: tensor 0 is the table and the head. Else the head follows it.
+    let head = tensors[usize::from(!tied)];
+    let table = if tied { 0 } else { tensors[0] };
+    let classifier = |name: &str| name.starts_with("classifier.");
+    let report = packed.report.tensors.iter();
+    Bytes {
+        base: tensors.iter().sum::<u64>() - table,
+        head,
+        embedding_row: packed_size(
+            embed.dtype(),
+            Layout::Rows,
+            1,
+            c.hidden as usize,
+            c.group as usize,
+        ) as u64,
+        classifier: report
+            .filter(|t| classifier(&t.name))
+            .map(|t| t.bytes)
+            .sum(),
+    }
+}
+
+/// Bytes of A and B of the experts that a position selected. At an embedding site A is read a row.
+fn lora_bytes(model: &Model<'_>, effective: &[f32]) -> u64 {
+    let experts = model.n_experts();
+    let mut sum = 0;
+    for (i, s) in effective.iter().enumerate() {
+        let site = model.site(i / experts).expect("a site");
+        let lora = model.expert(i % experts).and_then(|e| e.lora(&site));
+        let Some(lora) = lora.filter(|_| *s != 0.0) else {
+            continue;
+        };
+        sum += lora.b.bytes() as u64;
+        sum += match site.module {
+            pleach::blob::format::Module::Embed => packed_size(
+                lora.a.dtype(),
+                Layout::Rows,
+                1,
+                lora.b.rank(),
+                model.config().group as usize,
+            ) as u64,
+            _ => lora.a.bytes() as u64,
+        };
+    }
+    sum
+}
+
+/// The trace of `prompt` token by token, and what each token after the first n cost.
+fn weight_bytes(model: Model<'_>, prompt: &[u32], tokens: usize) -> (Trace, u64) {
+    let setup = Setup::exact(KvType::F32);
+    let go = |n: usize| {
+        run(model, &Mode::NAIVE, &setup, &Text::new(&prompt[..n], 0))
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (before, all) = (go(prompt.len() - tokens), go(prompt.len()));
+    let cost = all.counters.weight_bytes - before.counters.weight_bytes;
+    (all, cost)
+}
+
+fn naive_decoding(name: &str, options: &PackOptions, tied: bool, prompt: &[u32]) {
+    let packed = packed(options);
+    let file = File::new(&packed.bytes);
+    let model = file.model();
+    assert_eq!(model.config().tied, tied, "{name}");
+    assert_eq!(model.xlora_config().scaling_pass_value, 0.0, "{name}");
+    let b = bytes(&packed, &model, tied);
+    for tokens in [1, 5] {
+        let (trace, cost) = weight_bytes(model, prompt, tokens);
+        let lora: u64 = (prompt.len() - tokens..prompt.len())
+            .map(|p| lora_bytes(&model, trace.effective_at(p)))
+            .sum();
+        let each = (b.base - b.head) + b.base + b.classifier + 2 * b.embedding_row;
+        assert_eq!(cost, tokens as u64 * each + lora, "{name}, {tokens} tokens");
+        println!("{name}: {tokens} tokens read {cost} bytes, of which LoRA {lora}");
+    }
+}
+
+#[test]
+fn naive_decoding_reads_exactly_what_the_tables_say() {
+    let intent = Subject::intent();
+    let folder = fixture::root().join("xlora-intent");
+    for storage in [Storage::F16, Storage::Q8, Storage::Q8.group(128)] {
+        let options = storage.options(folder.join("base"), Some(folder.join("xlora")));
+        let name = format!("intent {}", storage.bits_name());
+        naive_decoding(&name, &options, true, &intent.prompt);
+        for (name, tied) in [
+            ("case-qwen2", false),
+            ("case-qwen2-embedding", false),
+            ("case-layerwise-top2", true),
+            ("case-embedding-site", true),
+        ] {
+            let case = Case::open(name);
+            let options = storage.options(case.base(), Some(case.folder.clone()));
+            let prompt = case.tokens("prompt");
+            naive_decoding(
+                &format!("{name} {}", storage.bits_name()),
+                &options,
+                tied,
+                &prompt,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sweep_counts_weights_once_whatever_its_columns() {
+    let case = Case::open("case-layerwise-top2");
+    let (packed, prompt) = (
+        packed(&Storage::Q8.options(case.base(), Some(case.folder.clone()))),
+        case.tokens("prompt"),
+    );
+    let file = File::new(&packed.bytes);
+    let b = bytes(&packed, &file.model(), true);
+    let n = prompt.len() as u64;
+    let trace = run(
+        file.model(),
+        &Mode::whole(32),
+        &Setup::exact(KvType::F32),
+        &Text::new(&prompt, 0),
+    )
+    .expect("finite");
+    let mut selected: Vec<f32> = trace.effective_at(0).to_vec();
+    for p in 1..trace.len() {
+        for (all, s) in selected.iter_mut().zip(trace.effective_at(p)) {
+            *all = if *s != 0.0 { 1.0 } else { *all };
+        }
+    }
+    let expected = 2 * b.base - b.head
+        + b.classifier
+        + 2 * n * b.embedding_row
+        + lora_bytes(&file.model(), &selected);
+    assert_eq!(trace.counters.weight_bytes, expected);
+    assert_eq!(trace.counters.columns, 2 * n);
+}
+
+#[test]
+fn a_prompt_of_n_chunks_takes_n_plus_one_sweeps() {
+    let intent = Subject::intent();
+    let file = intent.file(Storage::F16);
+    for (len, chunk) in [
+        (1, 1),
+        (5, 1),
+        (37, 7),
+        (35, 7),
+        (37, 32),
+        (32, 32),
+        (3, 32),
+    ] {
+        let text = Text::new(&intent.prompt[..len], 0);
+        let trace = run(
+            file.model(),
+            &Mode::whole(chunk),
+            &Setup::exact(KvType::F32),
+            &text,
+        )
+        .expect("finite");
+        let n = (len as u64).div_ceil(u64::from(chunk));
+        assert_eq!(
+            trace.counters.sweeps,
+            n + 1,
+            "{len} tokens in chunks of {chunk}"
+        );
+    }
+}
+
+#[test]
+fn speculative_sweeps_are_one_and_the_wrong_guesses() {
+    for subject in [Subject::intent()].into_iter().chain(Subject::cases()) {
+        let file = subject.file(Storage::F16);
+        for speculate in [Speculate::Base, Speculate::Held] {
+            for guesses in [Guesses::Natural, Guesses::Wrong] {
+                let mode = Mode::whole(8).speculating(speculate, guesses);
+                let cost = |generate| {
+                    let text = Text {
+                        wrong: file.model().config().vocab - 1,
+                        ..Text::new(&subject.prompt[..16], generate)
+                    };
+                    let trace = run(file.model(), &mode, &Setup::exact(KvType::F32), &text);
+                    trace.expect("finite")
+                };
+                let (prefill, all) = (cost(1), cost(20));
+                let name = format!("{} {}", subject.name, mode.name());
+                assert_eq!(prefill.counters.sweeps, 2 + 1, "{name}");
+                // A guess of the prompt's last sweep is met by the first token that is pushed.
+                let (sweeps, pushed) = (all.counters.sweeps - 3, 19);
+                let wrong = all.counters.guesses - all.counters.hits;
+                assert_eq!(
+                    all.counters.guesses, pushed,
+                    "{name}: a guess for each token"
+                );
+                assert_eq!(sweeps, pushed + wrong, "{name}");
+                if guesses == Guesses::Wrong {
+                    let came = all.generated[..19].iter();
+                    let came = came
+                        .filter(|t| **t == file.model().config().vocab - 1)
+                        .count();
+                    assert_eq!(all.counters.hits, came as u64, "{name}");
+                }
+                println!("{name}: {sweeps} sweeps for {pushed} tokens, {wrong} wrong guesses");
+            }
+        }
+    }
+}
+
+/// A tensor of f16-like values.
+fn tensor(random: &mut Random, shape: &[usize], deviation: f32) -> (Vec<usize>, Vec<u8>) {
+    let n = shape.iter().product();
+    let data = (0..n).flat_map(|_| random.normal(deviation).to_le_bytes());
+    (shape.to_vec(), data.collect())
+}
+
+fn save(path: &Path, tensors: &[(String, (Vec<usize>, Vec<u8>))]) {
+    let views = tensors.iter().map(|(name, (shape, data))| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), data);
+        (name.clone(), view.expect("a shape that fits"))
+    });
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    let bytes = safetensors::serialize(views, None).expect("tensors");
+    std::fs::write(path, bytes).expect("a file");
+}
+
+fn save_json(path: PathBuf, value: &serde_json::Value) {
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    std::fs::write(path, value.to_string()).expect("a file");
+}
+
+/// `experts` experts of rank 8 on the modules of the Llama base of the PEFT cases, a classifier with top-2.
+fn synthetic(folder: &Path, experts: usize) -> PackOptions {
+    const SITES: [(&str, usize, usize); 4] = [
+        ("self_attn.q_proj", 64, 64),
+        ("self_attn.v_proj", 64, 32),
+        ("mlp.up_proj", 64, 160),
+        ("mlp.down_proj", 160, 64),
+    ];
+    let mut adapters = serde_json::Map::new();
+    for e in 0..experts {
+        let mut random = Random::new(1000 + e as u64);
+        let expert = folder.join(format!("expert-{e}"));
+        let mut tensors = Vec::new();
+        for layer in 0..4 {
+            for (module, inputs, outputs) in SITES {
+                let name = format!("base_model.model.model.layers.{layer}.{module}");
+                let a = tensor(&mut random, &[8, inputs], 0.1);
+                let b = tensor(&mut random, &[outputs, 8], 0.1);
+                tensors.push((format!("{name}.lora_A.weight"), a));
+                tensors.push((format!("{name}.lora_B.weight"), b));
+            }
+        }
+        save(&expert.join("adapter_model.safetensors"), &tensors);
+        let targets = SITES.map(|(m, ..)| m.rsplit('.').next());
+        save_json(
+            expert.join("adapter_config.json"),
+            &json!({
+                "peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none",
+                "target_modules": targets, "use_rslora": false, "use_dora": false,
+                "fan_in_fan_out": false, "rank_pattern": {}, "alpha_pattern": {},
+                "modules_to_save": null, "init_lora_weights": true,
+            }),
+        );
+        adapters.insert(e.to_string(), json!(format!("../expert-{e}")));
+    }
+    let mut random = Random::new(7);
+    let out = experts * 16;
+    let prefix = "base_model.internal_xlora_classifier.layers.0";
+    save(
+        &folder.join("xlora/adapter_model.safetensors"),
+        &[
+            (
+                format!("{prefix}.weight"),
+                tensor(&mut random, &[out, 64], 1.0),
+            ),
+            (format!("{prefix}.bias"), tensor(&mut random, &[out], 1.0)),
+        ],
+    );
+    save_json(
+        folder.join("xlora/adapter_config.json"),
+        &json!({
+            "peft_type": "XLORA", "hidden_size": 64, "adapters": adapters, "top_k_lora": 2,
+            "enable_softmax": true, "enable_softmax_topk": false, "layerwise_scalings": true,
+            "xlora_depth": 1, "xlora_size": 2048, "xlora_dropout_p": 0.2,
+            "softmax_temperature": 1.0, "scaling_pass_value": 0.0, "global_scaling_weight": 1.0,
+            "use_trainable_adapters": false,
+        }),
+    );
+    let base = fixture::root().join("peft/base-llama");
+    Storage::Q8.options(base, Some(folder.join("xlora")))
+}
+
+/// What a token costs beside the classifier does not depend on how many experts there are.
+#[test]
+fn unselected_experts_cost_nothing() {
+    let mut costs = Vec::new();
+    for experts in [4, 16, 64] {
+        let folder = Folder::new(&format!("experts-{experts}"));
+        let file = File::pack(&synthetic(&folder.0, experts));
+        let model = file.model();
+        assert_eq!((model.n_experts(), model.n_sites()), (experts, 16));
+        let prompt: Vec<u32> = (0..24).map(|i| i * 11 % 256).collect();
+        let text = Text::new(&prompt, 0);
+        let trace = run(model, &Mode::NAIVE, &Setup::exact(KvType::F32), &text).expect("finite");
+        for row in trace.effective.chunks(experts) {
+            assert_eq!(row.iter().filter(|s| **s != 0.0).count(), 2);
+        }
+        let c = trace.counters;
+        println!(
+            "{experts:>2} experts, per token: {} bytes and {} MACs, beside the classifier's {} and {}",
+            (c.weight_bytes - c.classifier_bytes) / 24,
+            (c.macs - c.classifier_macs) / 24,
+            c.classifier_bytes / 24,
+            c.classifier_macs / 24
+        );
+        assert_eq!(c.classifier_macs, 24 * (64 * 16 * experts) as u64);
+        costs.push((
+            c.weight_bytes - c.classifier_bytes,
+            c.macs - c.classifier_macs,
+            c.kv_bytes,
+            c.sweeps,
+        ));
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(costs[0], costs[2]);
+}
