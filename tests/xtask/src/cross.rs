@@ -1,8 +1,10 @@
 //! Other targets: the core builds, and an emulated aarch64 gives the native bits.
 
-use crate::context::{Context, capture, stream};
-use std::process::Command;
+use crate::context::{Context, capture, shown, stream};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
+pub(crate) const X86_64: &str = "x86_64-unknown-linux-gnu";
 pub(crate) const M0: &str = "thumbv6m-none-eabi";
 pub(crate) const M4: &str = "thumbv7em-none-eabihf";
 pub(crate) const RV32: &str = "riscv32imac-unknown-none-elf";
@@ -68,6 +70,37 @@ pub(crate) fn default_binary_is_small(cx: &Context) -> Result<(), String> {
             "{c} builds C: a fresh machine has no compiler for it"
         )),
         None => Ok(()),
+    }
+}
+
+/// Without arguments, at the root, from a pipe: one line of five fields per sentence.
+pub(crate) fn demo(cx: &Context) -> Result<(), String> {
+    let mut c = cx.cargo(["run", "--release"]);
+    println!("$ echo 'licht an' | {}", shown(&c));
+    let mut child = c
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Dropped here: the end of the input.
+        stdin
+            .write_all(b"licht an\n")
+            .map_err(|e| format!("cargo run: {e}"))?;
+    }
+    let out = child
+        .wait_with_output()
+        .map_err(|e| format!("cargo: {e}"))?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    print!("{text}");
+    if !out.status.success() {
+        return Err(format!("cargo run --release ({})", out.status));
+    }
+    let fields: Vec<usize> = text.lines().map(|l| l.split('\t').count()).collect();
+    if fields == [5] {
+        Ok(())
+    } else {
+        Err(format!("one line of five fields expected: {text:?}"))
     }
 }
 

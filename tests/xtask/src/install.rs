@@ -24,10 +24,8 @@ pub(crate) enum Need {
 impl Need {
     pub(crate) const AARCH64_LINKER: Need =
         Need::Program("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu");
-    pub(crate) const AARCH64_LIBC: Need = Need::File(
-        "/usr/aarch64-linux-gnu/lib/libc.so.6",
-        "libc6-dev-arm64-cross",
-    );
+    pub(crate) const AARCH64_LIBC: Need =
+        Need::File("/usr/aarch64-linux-gnu/lib/crt1.o", "libc6-dev-arm64-cross");
     pub(crate) const QEMU_AARCH64: Need = Need::Program("qemu-aarch64", "qemu-user");
     pub(crate) const QEMU_ARM: Need = Need::Program("qemu-system-arm", "qemu-system-arm");
 

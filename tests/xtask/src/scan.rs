@@ -1,7 +1,7 @@
 //! What the compiler made of the core: no fused multiply-add, and how much code.
 
 use crate::context::{Context, capture, stream};
-use crate::cross::{AARCH64, M4};
+use crate::cross::{AARCH64, M4, X86_64};
 use crate::install::objdump;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,7 @@ use std::path::{Path, PathBuf};
 /// The targets that have such an instruction: with the CPU that gives it to the compiler, and one for the
 /// control.
 const TARGETS: [(&str, &str, &str); 3] = [
-    (
-        "x86_64-unknown-linux-gnu",
-        "x86-64-v3",
-        "vfmadd213ss xmm0, xmm1, xmm2",
-    ),
+    (X86_64, "x86-64-v3", "vfmadd213ss xmm0, xmm1, xmm2"),
     (AARCH64, "generic", "fmadd s0, s0, s1, s2"),
     (M4, "cortex-m4", "vfma.f32 s0, s1, s2"),
 ];

@@ -26,6 +26,7 @@ pub(crate) enum Run {
     Code(fn(&Context) -> Result<(), String>),
 }
 
+const X86_64: Need = Need::Target(cross::X86_64);
 const M0: Need = Need::Target(cross::M0);
 const M4: Need = Need::Target(cross::M4);
 const RV32: Need = Need::Target(cross::RV32);
@@ -87,6 +88,12 @@ pub(crate) static STEPS: &[Step] = &[
         run: Run::Code(cross::docs),
     },
     Step {
+        name: "demo",
+        what: "README's first command: `cargo run --release` answers a piped sentence",
+        needs: &[],
+        run: Run::Code(cross::demo),
+    },
+    Step {
         name: "targets",
         what: "the core builds for thumbv6m, thumbv7em, riscv32imac, aarch64, with each feature",
         needs: &[M0, M4, RV32, AARCH64],
@@ -95,7 +102,7 @@ pub(crate) static STEPS: &[Step] = &[
     Step {
         name: "fma",
         what: "no fused multiply-add in the core's objects: x86-64-v3, aarch64, thumbv7em",
-        needs: &[M4, AARCH64, Need::Objdump],
+        needs: &[X86_64, M4, AARCH64, Need::Objdump],
         run: Run::Code(scan::no_fused_multiply_add),
     },
     Step {
