@@ -6,6 +6,7 @@
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
 //! * [`reseal`]: blobs taken apart and put together again.
 //! * [`subject`]: the model files and texts that must have one hash over all modes.
+//! * [`synth`]: checkpoints of any shape, from a seed.
 
 pub mod adversarial;
 pub mod drive;
@@ -16,6 +17,7 @@ pub mod mutate;
 pub mod random;
 pub mod reseal;
 pub mod subject;
+pub mod synth;
 pub mod trace;
 
 pub use fixture::{Case, File, Storage};

@@ -1,15 +1,14 @@
 //! The counters, against figures made from the files' own tables and from the packer's report.
 
 use parity::adversarial::Folder;
-use parity::random::Random;
 use parity::subject::Subject;
+use parity::synth::{Checkpoint, Expert};
 use parity::{Case, File, Guesses, Mode, Setup, Storage, Text, Trace, fixture, run};
 use pleach::kernels::layout::{Layout, packed_size};
 use pleach::{KvType, Model, Speculate};
 use pleach_pack::{PackOptions, Packed, Silent, pack};
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn packed(options: &PackOptions) -> Packed {
     pack(options, &mut Silent).unwrap_or_else(|e| panic!("{}\n  {}", e.cause, e.cure))
@@ -235,88 +234,17 @@ fn speculative_sweeps_are_one_and_the_wrong_guesses() {
     }
 }
 
-/// A tensor of f16-like values.
-fn tensor(random: &mut Random, shape: &[usize], deviation: f32) -> (Vec<usize>, Vec<u8>) {
-    let n = shape.iter().product();
-    let data = (0..n).flat_map(|_| random.normal(deviation).to_le_bytes());
-    (shape.to_vec(), data.collect())
-}
-
-fn save(path: &Path, tensors: &[(String, (Vec<usize>, Vec<u8>))]) {
-    let views = tensors.iter().map(|(name, (shape, data))| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), data);
-        (name.clone(), view.expect("a shape that fits"))
-    });
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    let bytes = safetensors::serialize(views, None).expect("tensors");
-    std::fs::write(path, bytes).expect("a file");
-}
-
-fn save_json(path: PathBuf, value: &serde_json::Value) {
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    std::fs::write(path, value.to_string()).expect("a file");
-}
-
-/// `experts` experts of rank 8 on the modules of the Llama base of the PEFT cases, a classifier with top-2.
+/// `experts` experts of rank 8, a classifier with top-2.
 fn synthetic(folder: &Path, experts: usize) -> PackOptions {
-    const SITES: [(&str, usize, usize); 4] = [
-        ("self_attn.q_proj", 64, 64),
-        ("self_attn.v_proj", 64, 32),
-        ("mlp.up_proj", 64, 160),
-        ("mlp.down_proj", 160, 64),
-    ];
-    let mut adapters = serde_json::Map::new();
-    for e in 0..experts {
-        let mut random = Random::new(1000 + e as u64);
-        let expert = folder.join(format!("expert-{e}"));
-        let mut tensors = Vec::new();
-        for layer in 0..4 {
-            for (module, inputs, outputs) in SITES {
-                let name = format!("base_model.model.model.layers.{layer}.{module}");
-                let a = tensor(&mut random, &[8, inputs], 0.1);
-                let b = tensor(&mut random, &[outputs, 8], 0.1);
-                tensors.push((format!("{name}.lora_A.weight"), a));
-                tensors.push((format!("{name}.lora_B.weight"), b));
-            }
-        }
-        save(&expert.join("adapter_model.safetensors"), &tensors);
-        let targets = SITES.map(|(m, ..)| m.rsplit('.').next());
-        save_json(
-            expert.join("adapter_config.json"),
-            &json!({
-                "peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none",
-                "target_modules": targets, "use_rslora": false, "use_dora": false,
-                "fan_in_fan_out": false, "rank_pattern": {}, "alpha_pattern": {},
-                "modules_to_save": null, "init_lora_weights": true,
-            }),
-        );
-        adapters.insert(e.to_string(), json!(format!("../expert-{e}")));
-    }
-    let mut random = Random::new(7);
-    let out = experts * 16;
-    let prefix = "base_model.internal_xlora_classifier.layers.0";
-    save(
-        &folder.join("xlora/adapter_model.safetensors"),
-        &[
-            (
-                format!("{prefix}.weight"),
-                tensor(&mut random, &[out, 64], 1.0),
-            ),
-            (format!("{prefix}.bias"), tensor(&mut random, &[out], 1.0)),
-        ],
-    );
-    save_json(
-        folder.join("xlora/adapter_config.json"),
-        &json!({
-            "peft_type": "XLORA", "hidden_size": 64, "adapters": adapters, "top_k_lora": 2,
-            "enable_softmax": true, "enable_softmax_topk": false, "layerwise_scalings": true,
-            "xlora_depth": 1, "xlora_size": 2048, "xlora_dropout_p": 0.2,
-            "softmax_temperature": 1.0, "scaling_pass_value": 0.0, "global_scaling_weight": 1.0,
-            "use_trainable_adapters": false,
-        }),
-    );
-    let base = fixture::root().join("peft/base-llama");
-    Storage::Q8.options(base, Some(folder.join("xlora")))
+    let targets = vec!["q_proj", "v_proj", "up_proj", "down_proj"];
+    let checkpoint = Checkpoint {
+        layers: 4,
+        experts: vec![Expert { rank: 8, targets }; experts],
+        options: json!({ "top_k_lora": 2, "layerwise_scalings": true }),
+        ..Checkpoint::SMALL
+    };
+    checkpoint.write(folder);
+    Storage::Q8.options(folder.join("base"), Some(folder.join("xlora")))
 }
 
 /// What a token costs beside the classifier does not depend on how many experts there are.
@@ -328,7 +256,7 @@ fn unselected_experts_cost_nothing() {
         let file = File::pack(&synthetic(&folder.0, experts));
         let model = file.model();
         assert_eq!((model.n_experts(), model.n_sites()), (experts, 16));
-        let prompt: Vec<u32> = (0..24).map(|i| i * 11 % 256).collect();
+        let prompt: Vec<u32> = (0..24).map(|i| i * 11 % 61).collect();
         let text = Text::new(&prompt, 0);
         let trace = run(model, &Mode::NAIVE, &Setup::exact(KvType::F32), &text).expect("finite");
         for row in trace.effective.chunks(experts) {
@@ -342,7 +270,10 @@ fn unselected_experts_cost_nothing() {
             c.classifier_bytes / 24,
             c.classifier_macs / 24
         );
-        assert_eq!(c.classifier_macs, 24 * (64 * 16 * experts) as u64);
+        assert_eq!(
+            c.classifier_macs,
+            24 * (Checkpoint::SMALL.hidden * 16 * experts) as u64
+        );
         costs.push((
             c.weight_bytes - c.classifier_bytes,
             c.macs - c.classifier_macs,

@@ -1,0 +1,137 @@
+//! One hash per model file, KV type and mode: a mode for each row of the table of modes, to run under
+//! emulators and compare with the native lines.
+//!
+//! ```text
+//! hashes --prepare DIR     packs the model files into DIR
+//! hashes DIR               runs every *.pleach in DIR; prints `file mode kv hash`
+//! ```
+//!
+//! The prompt follows from the vocabulary, so that the lines depend on the file alone. Rows of exact routing
+//! must have one hash; that is checked here too. Exit codes: 0 done, 1 a failure, 2 wrong usage.
+
+use parity::subject::Subject;
+use parity::{File, Guesses, Mode, Setup, Storage, Text, run};
+use pleach::{Caches, KvType, Routing, Speculate};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--prepare", dir] => prepare(Path::new(dir)),
+        [dir] if !dir.starts_with('-') => hash_all(Path::new(dir)),
+        _ => {
+            eprintln!("hashes: one folder is expected\n  hashes [--prepare] DIR");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("hashes: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The intent model and three cases as the demo, and the adversarial checkpoints; f16 and q8.
+fn prepare(dir: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    for subject in Subject::all() {
+        for quant in [Storage::F16, Storage::Q8] {
+            let storage = subject.storages.iter().find(|s| s.quant == quant.quant);
+            let Some(&storage) = storage else { continue };
+            let path = dir.join(format!("{}-{}.pleach", subject.name, storage.name()));
+            let file = subject.file(storage);
+            std::fs::write(&path, file.bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A row of the table of modes.
+struct Row {
+    name: &'static str,
+    mode: Mode,
+    routing: Routing<'static>,
+    caches: Caches,
+}
+
+/// The rows. The first ones are exact and must agree.
+fn rows() -> Vec<Row> {
+    let row = |name, mode, routing, caches| Row {
+        name,
+        mode,
+        routing,
+        caches,
+    };
+    let exact = |name, mode| row(name, mode, Routing::Exact, Caches::Two);
+    let natural = Guesses::Natural;
+    let whole = Mode::whole(7);
+    vec![
+        exact("decode-exact", Mode::NAIVE),
+        exact("prefill-exact", whole),
+        exact(
+            "speculate-base",
+            whole.speculating(Speculate::Base, natural),
+        ),
+        exact(
+            "speculate-held",
+            whole.speculating(Speculate::Held, Guesses::Wrong),
+        ),
+        exact("bounded-step", whole.budget(1000)),
+        exact("threads", whole.threads(3)),
+        row("every-3", whole, Routing::Every(3), Caches::Two),
+        row("lag", whole, Routing::Lag, Caches::Two),
+        row("prompt", whole, Routing::Prompt, Caches::One),
+        row("base", whole, Routing::Base, Caches::One),
+        row("only-0", whole, Routing::Only(0), Caches::One),
+        row("all-ones", whole, Routing::AllOnes, Caches::One),
+    ]
+}
+
+fn hash_all(dir: &Path) -> Result<(), String> {
+    let entries = std::fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "pleach"));
+    paths.sort();
+    if paths.is_empty() {
+        return Err(format!(
+            "{}: no *.pleach in it\n  hashes --prepare {0}",
+            dir.display()
+        ));
+    }
+    paths.iter().try_for_each(|p| hash_file(p))
+}
+
+fn hash_file(path: &Path) -> Result<(), String> {
+    let fails = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(path).map_err(|e| fails(&e))?;
+    let file = File::new(&bytes);
+    let model = file.model();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let vocab = model.config().vocab as usize;
+    let prompt: Vec<u32> = (0..11).map(|i| ((i * 13 + 5) % vocab) as u32).collect();
+    for (kv, kv_name) in [(KvType::F32, "f32"), (KvType::F16, "f16")] {
+        let mut exact = None;
+        for row in rows() {
+            let setup = Setup {
+                caches: row.caches,
+                routing: Some(row.routing),
+                ..Setup::exact(kv)
+            };
+            let text = Text {
+                wrong: vocab as u32 - 1,
+                ..Text::new(&prompt, 4)
+            };
+            let hash = run(model, &row.mode, &setup, &text)
+                .map_err(|e| fails(&e))?
+                .hash();
+            println!("{name} {} {kv_name} {hash:016x}", row.name);
+            if row.routing == Routing::Exact && *exact.get_or_insert(hash) != hash {
+                return Err(fails(&format!("{} is not the naive answer", row.name)));
+            }
+        }
+    }
+    Ok(())
+}
