@@ -140,8 +140,7 @@ pub(crate) const fn site_record(bytes: &[u8], sites: usize, n: usize) -> Option<
     if n >= sites {
         return None;
     }
-    let at = format::EXPERT_HEADER_BYTES + n * format::EXPERT_SITE_BYTES;
-    match format::array(bytes, at) {
+    match format::array(bytes, names_offset(n)) {
         Some(b) => Some(ExpertSite::decode(b)),
         None => None,
     }

@@ -343,7 +343,9 @@ impl<'m> Machine<'m> {
                 .ok_or(Error::Corrupt)?;
             let from = state.output.iter().skip(p).step_by(picked.max(1));
             raw.iter_mut().zip(from).for_each(|(s, y)| *s = *y);
-            if raw.iter().all(|s| math::is_finite(*s)) {
+            let finite = |row: &[f32]| row.iter().all(|s| math::is_finite(*s));
+            let mut sound = finite(raw);
+            if sound {
                 crate::xlora::scalings_from_logits(raw, self.xlora, experts);
                 for (raw, out) in raw
                     .chunks_exact(experts.max(1))
@@ -351,7 +353,10 @@ impl<'m> Machine<'m> {
                 {
                     crate::xlora::get_maybe_topk_scalings(raw, self.xlora, out)?;
                 }
-            } else {
+                // A cold temperature may take finite outputs out of the range of f32.
+                sound = finite(raw) && finite(effective);
+            }
+            if !sound {
                 not_finite(column)?;
             }
             let dead = column.has(Column::DEAD);

@@ -34,7 +34,7 @@
 //! |---|---|---|
 //! | header | [`format::HEADER_BYTES`] bytes | see [`format::Header`] |
 //! | token starts | u32 x (V + 1) | Bits 0..31: where the token's bytes start in the text; they end where the next token's start. The first is 0, none is below the one before, the last is at most T. An empty range: the vocabulary has no such token. Bit 31: the token is special (0 in the last entry). |
-//! | added tokens | (u32 token, u32 start, u32 length) x A | What is matched in the text before pre-tokenisation; start and length within the text, length at least 1, token < V. Rows 0..A1 are looked for in the whole text first, rows A1..A in what is left between them; each group strictly ascending by content, bytewise. |
+//! | added tokens | (u32 token, u32 start, u32 length) x A | What is matched in the text before pre-tokenisation; start and length within the text, length at least 1, token < V. Rows 0..A1 are looked for in the whole text first, rows A1..A in what is left between them; each group strictly ascending by content, bytewise, and its contents together at most T bytes. |
 //! | byte tokens | id x 256 | The token of each byte, < V; a byte without one is dropped, as `tokenizers` does. |
 //! | merges | (id left, id right, id rank) x M | Strictly ascending by (left, right); left and right < V, rank < M, each rank once. |
 //! | merged | id x M | By rank: the token that the pair becomes, < V. |

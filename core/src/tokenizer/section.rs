@@ -189,6 +189,8 @@ impl<'b> Tokenizer<'b> {
 
     const fn check_added(&self, from: usize, to: usize) -> Result<(), Error> {
         let mut before: &[u8] = &[];
+        // Contents may share bytes; without this bound the comparisons would take quadratic time.
+        let mut left = self.header.text as usize;
         let mut i = from;
         while i < to {
             let Some(row) = self.added(i) else {
@@ -200,6 +202,10 @@ impl<'b> Tokenizer<'b> {
             if row.id >= self.header.vocab {
                 return fail("an added token is not in the vocabulary");
             }
+            left = match left.checked_sub(row.content.len()) {
+                Some(left) => left,
+                None => return fail("the added tokens of a group are longer than the text"),
+            };
             if !less(before, row.content) {
                 return fail("the added tokens are not strictly ascending");
             }
