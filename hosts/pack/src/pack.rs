@@ -3,6 +3,7 @@
 use crate::error::{Kind, PackError, Result};
 use crate::import::base::BaseConfig;
 use crate::import::classifier::{Classifier, Rows};
+use crate::import::json::Json;
 use crate::import::lora::Adapter;
 use crate::import::modules::Place;
 use crate::import::tokenizer;
@@ -306,6 +307,8 @@ fn tokenizer(options: &PackOptions, progress: &mut dyn Progress) -> Result<Optio
         ));
         return Ok(None);
     }
+    // A broken file is refused; one that is only unsupported leaves a model for token ids.
+    Json::read(&json)?;
     let config = options.base.join("tokenizer_config.json");
     match tokenizer::section(&json, config.exists().then_some(config.as_path())) {
         Ok(section) => Ok(Some(section)),

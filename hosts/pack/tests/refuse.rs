@@ -65,6 +65,15 @@ fn keys_that_must_be_there() {
 }
 
 #[test]
+fn a_broken_tokenizer() {
+    let checkpoint = Checkpoint::of("case-plain");
+    for text in ["", "{", "[1, 2]", "not JSON"] {
+        fs::write(checkpoint.path("base/tokenizer.json"), text).unwrap();
+        says(&checkpoint.refusal().cause, &["tokenizer.json"]);
+    }
+}
+
+#[test]
 fn bases_of_another_kind() {
     changed(BASE, "hidden_act", json!("gelu"), &["gelu"]);
     changed(BASE, "sliding_window", json!(4096), &["sliding window"]);
