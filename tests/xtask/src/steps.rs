@@ -32,6 +32,14 @@ const M4: Need = Need::Target(cross::M4);
 const RV32: Need = Need::Target(cross::RV32);
 const AARCH64: Need = Need::Target(cross::AARCH64);
 
+/// To link and run a program for aarch64 Linux.
+const AARCH64_RUNS: &[Need] = &[
+    AARCH64,
+    Need::AARCH64_LINKER,
+    Need::AARCH64_LIBC,
+    Need::QEMU_AARCH64,
+];
+
 /// Cheap steps first, then those that build.
 pub(crate) static STEPS: &[Step] = &[
     Step {
@@ -114,13 +122,14 @@ pub(crate) static STEPS: &[Step] = &[
     Step {
         name: "aarch64",
         what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a76, max) are the native ones",
-        needs: &[
-            AARCH64,
-            Need::AARCH64_LINKER,
-            Need::AARCH64_LIBC,
-            Need::QEMU_AARCH64,
-        ],
+        needs: AARCH64_RUNS,
         run: Run::Code(cross::hashes),
+    },
+    Step {
+        name: "flags",
+        what: "no subnormal takes part on aarch64 either (natively that is one of `parity`'s tests)",
+        needs: AARCH64_RUNS,
+        run: Run::Code(cross::flags),
     },
     Step {
         name: "firmware",
