@@ -301,7 +301,7 @@ impl Recipe {
         let hit = |t: &&str| path.ends_with(&format!(".{t}"));
         self.experts
             .iter()
-            .any(|(_, targets)| targets.iter().any(|t| hit(&t)))
+            .any(|(_, targets)| targets.iter().any(hit))
     }
 
     fn write_expert(&self, folder: &Path, rank: usize, targets: &[&str], random: &mut Random) {
