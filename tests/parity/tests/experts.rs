@@ -44,7 +44,10 @@ fn a_file_of_the_same_bytes_gives_the_same_answer() {
     let experts = [parse(&part)];
     let model = file.model().with_experts(&experts).unwrap();
     assert!(experts[0].knows_classifier(&model));
-    assert_eq!(model.expert(2).unwrap().name(), file.model().expert(2).unwrap().name());
+    assert_eq!(
+        model.expert(2).unwrap().name(),
+        file.model().expert(2).unwrap().name()
+    );
     assert_eq!(logits(model), logits(file.model()));
 }
 
@@ -73,7 +76,11 @@ fn files_of_another_model_are_refused() {
     let files = [parse(&part)];
     assert_eq!(
         llama.model().with_experts(&files).unwrap_err(),
-        Error::Expert { class: 0, site: None, why: "it is bound to another base" }
+        Error::Expert {
+            class: 0,
+            site: None,
+            why: "it is bound to another base"
+        }
     );
     let part = section(&llama, 1);
     let twice = [parse(&part), parse(&part)];
@@ -82,7 +89,17 @@ fn files_of_another_model_are_refused() {
     let part = section(&llama, 3);
     let files = [parse(&part)];
     let e = fewer.model().with_experts(&files).unwrap_err();
-    assert!(matches!(e, Error::Expert { class: 3, site: None, .. }), "{e}");
+    assert!(
+        matches!(
+            e,
+            Error::Expert {
+                class: 3,
+                site: None,
+                ..
+            }
+        ),
+        "{e}"
+    );
 }
 
 #[test]
@@ -91,12 +108,18 @@ fn cut_and_changed_files_are_refused() {
     let bytes = file.bytes();
     for cut in [0, 7, 63, 64, bytes.len() - 1] {
         let part = File::new(&bytes[..cut]);
-        assert!(ExpertFile::parse(Blob::new(part.bytes()).unwrap()).is_err(), "cut at {cut}");
+        assert!(
+            ExpertFile::parse(Blob::new(part.bytes()).unwrap()).is_err(),
+            "cut at {cut}"
+        );
     }
     for at in 0..60 {
         let mut changed = bytes.to_vec();
         changed[at] ^= 1;
         let changed = File::new(&changed);
-        assert!(ExpertFile::parse(Blob::new(changed.bytes()).unwrap()).is_err(), "byte {at}");
+        assert!(
+            ExpertFile::parse(Blob::new(changed.bytes()).unwrap()).is_err(),
+            "byte {at}"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! Single layers against PEFT's own outputs (`tests/fixtures/peft/layers`), through the layer API.
 
 use pleach::blob::{BPanel, Lora, Tensor};
-use pleach::xlora::{Context, Scalings, XLoraConfig, XLoraEmbeddingLayer, XLoraLayer, XLoraLinearLayer};
+use pleach::xlora::{
+    Context, Scalings, XLoraConfig, XLoraEmbeddingLayer, XLoraLayer, XLoraLinearLayer,
+};
 use pleach::{Aligned, Inline, Kernels};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -94,7 +96,13 @@ fn floats(t: &TensorView<'_>) -> Vec<f32> {
 }
 
 /// Runs `layer` in exactly the scratch that it asks for.
-fn run<L: XLoraLayer>(layer: &L, x: &L::In, scalings: Scalings<'_>, config: &XLoraConfig, y: &mut [f32]) {
+fn run<L: XLoraLayer>(
+    layer: &L,
+    x: &L::In,
+    scalings: Scalings<'_>,
+    config: &XLoraConfig,
+    y: &mut [f32],
+) {
     let [tokens, ..] = scalings.shape();
     let mut memory = Box::new(Aligned([0u8; 1 << 16]));
     let scratch = &mut memory.0[..layer.scratch_bytes(tokens)];
@@ -103,7 +111,9 @@ fn run<L: XLoraLayer>(layer: &L, x: &L::In, scalings: Scalings<'_>, config: &XLo
         executor: &mut Inline,
         scratch,
     };
-    layer.forward(x, Some(scalings), config, y, &mut cx).unwrap();
+    layer
+        .forward(x, Some(scalings), config, y, &mut cx)
+        .unwrap();
 }
 
 fn linear(name: &str, fan_in_fan_out: bool) {
@@ -213,8 +223,20 @@ fn wrong_shapes_are_refused() {
     let mut y = [0.0; 2];
     let ok = layer.forward(&w[..3], Some(scalings), &config, &mut y, &mut cx);
     assert_eq!((ok, y), (Ok(()), [3.0, 3.0]));
-    assert!(layer.forward(&w[..4], Some(scalings), &config, &mut y, &mut cx).is_err());
-    assert!(layer.forward(&w, Some(scalings), &config, &mut [0.0; 4], &mut cx).is_err());
+    assert!(
+        layer
+            .forward(&w[..4], Some(scalings), &config, &mut y, &mut cx)
+            .is_err()
+    );
+    assert!(
+        layer
+            .forward(&w, Some(scalings), &config, &mut [0.0; 4], &mut cx)
+            .is_err()
+    );
     cx.scratch = &mut [];
-    assert!(layer.forward(&w[..3], Some(scalings), &config, &mut y, &mut cx).is_err());
+    assert!(
+        layer
+            .forward(&w[..3], Some(scalings), &config, &mut y, &mut cx)
+            .is_err()
+    );
 }
