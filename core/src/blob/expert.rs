@@ -53,7 +53,7 @@ impl<'b> Expert<'b> {
     }
 
     fn text(&self, skip: usize, len: usize) -> &'b str {
-        let at = names_offset(self.header.sites as usize).saturating_add(skip);
+        let at = record_offset(self.header.sites as usize).saturating_add(skip);
         format::slice(self.bytes, at, len)
             .and_then(|s| core::str::from_utf8(s).ok())
             .unwrap_or("")
@@ -130,9 +130,9 @@ impl<'b> Expert<'b> {
     }
 }
 
-/// Offset of the name within an expert.
-pub(crate) const fn names_offset(sites: usize) -> usize {
-    format::EXPERT_HEADER_BYTES.saturating_add(sites.saturating_mul(format::EXPERT_SITE_BYTES))
+/// Offset of site record `n` within an expert; the name begins where a record after the last one would.
+pub(crate) const fn record_offset(n: usize) -> usize {
+    format::EXPERT_HEADER_BYTES.saturating_add(n.saturating_mul(format::EXPERT_SITE_BYTES))
 }
 
 /// The record of site `n`, as it lies.
@@ -140,7 +140,7 @@ pub(crate) const fn site_record(bytes: &[u8], sites: usize, n: usize) -> Option<
     if n >= sites {
         return None;
     }
-    match format::array(bytes, names_offset(n)) {
+    match format::array(bytes, record_offset(n)) {
         Some(b) => Some(ExpertSite::decode(b)),
         None => None,
     }

@@ -1,7 +1,7 @@
 //! Every check that safety needs, in const: `parse` touches tables only.
 
 use crate::blob::Blob;
-use crate::blob::expert::{ExpertFile, names_offset, site_record};
+use crate::blob::expert::{ExpertFile, record_offset, site_record};
 use crate::blob::format::{
     self, CacheKind, ConfigRecord, DATA_ALIGN, ExpertHeader, Header, LayerRecord, Module, NO_LAYER,
     OptionsRecord, Role, SECTION_ALIGN, SectionEntry, SectionKind, SiteRecord, TensorEntry,
@@ -855,7 +855,7 @@ const fn check_expert(model: &Model<'_>, bytes: &[u8], class: u16) -> Result<(),
             why,
         });
     }
-    let text_at = names_offset(n_sites);
+    let text_at = record_offset(n_sites);
     let text_len = header.name_len as usize + header.key_len as usize;
     let named = match format::slice(bytes, text_at, text_len) {
         Some(t) => core::str::from_utf8(t).is_ok(),
