@@ -340,6 +340,20 @@ impl Module {
         })
     }
 
+    /// Its name within its layer, as checkpoints of the Llama and Qwen2 families have it.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Module::Q => "self_attn.q_proj",
+            Module::K => "self_attn.k_proj",
+            Module::V => "self_attn.v_proj",
+            Module::O => "self_attn.o_proj",
+            Module::Gate => "mlp.gate_proj",
+            Module::Up => "mlp.up_proj",
+            Module::Down => "mlp.down_proj",
+            Module::Embed => "embed_tokens",
+        }
+    }
+
     /// The bit of this module in a layer's masks.
     pub const fn bit(self) -> u8 {
         1 << (self as u8)

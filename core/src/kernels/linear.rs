@@ -308,7 +308,26 @@ pub(crate) struct LinearJob<'a> {
     pub(crate) residual: Option<f32>,
 }
 
-impl LinearJob<'_> {
+impl<'a> LinearJob<'a> {
+    /// One matrix that has no experts: the head, or a layer of the classifier.
+    pub(crate) fn plain(
+        kernels: Kernels,
+        weight: Tensor<'a>,
+        bias: Option<&'a [u8]>,
+        input: Input<'a>,
+        columns: usize,
+    ) -> Self {
+        Self {
+            kernels,
+            parts: [Some(Part { weight, bias }), None, None],
+            input,
+            columns,
+            term: None,
+            u: &[],
+            residual: None,
+        }
+    }
+
     /// Units of all matrices.
     pub(crate) fn units(&self) -> usize {
         self.parts.iter().flatten().map(Part::units).sum()

@@ -249,22 +249,7 @@ impl<'m> Machine<'m> {
                     0 => input_of(self.model, k, inputs, state.picks.get(..picked)),
                     _ => Input::floats_only(k, state.scores),
                 };
-                let job = LinearJob {
-                    kernels: self.kernels,
-                    parts: [
-                        Some(Part {
-                            weight,
-                            bias: Some(bias.data),
-                        }),
-                        None,
-                        None,
-                    ],
-                    input,
-                    columns: picked,
-                    term: None,
-                    u: &[],
-                    residual: None,
-                };
+                let job = LinearJob::plain(self.kernels, weight, Some(bias.data), input, picked);
                 let rows = linear_rows(&job, k, picked);
                 run(Job::Linear(&job), rows, state.output)
             }
@@ -272,15 +257,8 @@ impl<'m> Machine<'m> {
                 let picked = sweep.picked as usize;
                 let weight = self.model.head().ok_or(Error::Corrupt)?;
                 let k = weight.cols();
-                let job = LinearJob {
-                    kernels: self.kernels,
-                    parts: [Some(Part { weight, bias: None }), None, None],
-                    input: input_of(self.model, k, inputs, state.picks.get(..picked)),
-                    columns: picked,
-                    term: None,
-                    u: &[],
-                    residual: None,
-                };
+                let input = input_of(self.model, k, inputs, state.picks.get(..picked));
+                let job = LinearJob::plain(self.kernels, weight, None, input, picked);
                 let rows = linear_rows(&job, k, picked);
                 run(Job::Linear(&job), rows, state.output)
             }

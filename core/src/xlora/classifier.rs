@@ -4,7 +4,7 @@ use crate::blob::{Model, Tensor};
 use crate::carve::{Carver, part_bytes};
 use crate::error::{Error, Pass};
 use crate::kernels::layout::round_up;
-use crate::kernels::linear::{LinearJob, Part};
+use crate::kernels::linear::LinearJob;
 use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{BLOCK, UNIT, Work};
@@ -171,22 +171,8 @@ impl<'b> XLoraClassifier<'b> {
             let n = x.len() / k;
             for layer in 0..self.depth() {
                 let (weight, bias) = self.layer(layer).ok_or(Error::Corrupt)?;
-                let job = LinearJob {
-                    kernels: cx.kernels,
-                    parts: [
-                        Some(Part {
-                            weight,
-                            bias: Some(bias),
-                        }),
-                        None,
-                        None,
-                    ],
-                    input: Input::floats_only(weight.cols(), if layer == 0 { x } else { between }),
-                    columns: n,
-                    term: None,
-                    u: &[],
-                    residual: None,
-                };
+                let input = Input::floats_only(weight.cols(), if layer == 0 { x } else { between });
+                let job = LinearJob::plain(cx.kernels, weight, Some(bias), input, n);
                 let to = outputs
                     .get_mut(..job.units() * UNIT * n)
                     .ok_or(Error::Corrupt)?;

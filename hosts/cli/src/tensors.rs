@@ -2,7 +2,7 @@
 //! included.
 
 use pleach::Model;
-use pleach::blob::format::{Module, NO_LAYER};
+use pleach::blob::format::NO_LAYER;
 use pleach_linux::Trace;
 use serde_json::{Map, Value, json};
 
@@ -20,16 +20,7 @@ pub(crate) fn site(model: &Model<'_>, n: usize) -> String {
     let Some(site) = model.site(n) else {
         return n.to_string();
     };
-    let module = match site.module {
-        Module::Q => "self_attn.q_proj",
-        Module::K => "self_attn.k_proj",
-        Module::V => "self_attn.v_proj",
-        Module::O => "self_attn.o_proj",
-        Module::Gate => "mlp.gate_proj",
-        Module::Up => "mlp.up_proj",
-        Module::Down => "mlp.down_proj",
-        Module::Embed => "embed_tokens",
-    };
+    let module = site.module.path();
     match site.layer {
         NO_LAYER => format!("model.{module}"),
         layer => format!("model.layers.{layer}.{module}"),

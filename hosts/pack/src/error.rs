@@ -31,8 +31,8 @@ impl PackError {
     /// Input that is refused.
     pub fn refused(cause: impl Into<String>, cure: impl Into<String>) -> Self {
         Self {
-            cause: cause.into(),
-            cure: cure.into(),
+            cause: one_line(cause.into()),
+            cure: one_line(cure.into()),
             kind: Kind::Refused,
             source: None,
         }
@@ -52,7 +52,7 @@ impl PackError {
             _ => (Kind::Machine, "try again; if it stays, check the disk"),
         };
         Self {
-            cause: format!("{}: cannot {what}: {error}", path.display()),
+            cause: one_line(format!("{}: cannot {what}: {error}", path.display())),
             cure: cure.into(),
             kind,
             source: Some(Box::new(error)),
@@ -64,6 +64,29 @@ impl PackError {
         self.source = Some(Box::new(source));
         self
     }
+}
+
+/// Longest line of a message; what is longer loses its middle.
+const LONGEST: usize = 2000;
+
+/// Names and values from a file may hold anything: control characters are escaped, lengths are cut.
+fn one_line(text: String) -> String {
+    if text.len() <= LONGEST && !text.chars().any(char::is_control) {
+        return text;
+    }
+    let mut line = String::new();
+    for c in text.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    if line.len() > LONGEST {
+        let half = line.floor_char_boundary(LONGEST / 2);
+        let end = line.ceil_char_boundary(line.len() - LONGEST / 2);
+        line.replace_range(half..end, " ... ");
+    }
+    line
 }
 
 impl fmt::Display for PackError {

@@ -7,8 +7,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Longest file that is read.
-const MAX_BYTES: u64 = 16 << 20;
+/// Longest configuration that is read. In memory a value takes up to 16 times its text.
+const MAX_CONFIG: u64 = 2 << 20;
+/// Longest vocabulary or index of tensors that is read.
+const MAX_TABLE: u64 = 16 << 20;
 
 /// One JSON object from a file.
 #[derive(Debug)]
@@ -19,18 +21,27 @@ pub(crate) struct Json {
 }
 
 impl Json {
-    /// Reads a file that must hold an object.
+    /// Reads a configuration, which must be an object.
     pub(crate) fn read(path: &Path) -> Result<Self> {
+        Self::read_at_most(path, MAX_CONFIG)
+    }
+
+    /// Reads an object with an entry per token or tensor.
+    pub(crate) fn read_table(path: &Path) -> Result<Self> {
+        Self::read_at_most(path, MAX_TABLE)
+    }
+
+    fn read_at_most(path: &Path, most: u64) -> Result<Self> {
         let io = |e| PackError::io("read", path, e);
         let mut text = Vec::new();
         let size = File::open(path)
-            .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut text))
+            .and_then(|f| f.take(most + 1).read_to_end(&mut text))
             .map_err(io)? as u64;
         let name = path.display();
-        if size > MAX_BYTES {
+        if size > most {
             return Err(PackError::refused(
-                format!("{name}: longer than {MAX_BYTES} bytes"),
-                "check the path: no configuration is that long",
+                format!("{name}: longer than {most} bytes"),
+                "check the path: no such file is that long",
             ));
         }
         match serde_json::from_slice(&text) {

@@ -2,20 +2,6 @@
 
 use pleach::blob::format::{Module, NO_LAYER};
 
-/// The name of a module within its layer, as `self_attn.q_proj`.
-pub(crate) const fn suffix(module: Module) -> &'static str {
-    match module {
-        Module::Q => "self_attn.q_proj",
-        Module::K => "self_attn.k_proj",
-        Module::V => "self_attn.v_proj",
-        Module::O => "self_attn.o_proj",
-        Module::Gate => "mlp.gate_proj",
-        Module::Up => "mlp.up_proj",
-        Module::Down => "mlp.down_proj",
-        Module::Embed => "embed_tokens",
-    }
-}
-
 /// A module that LoRA may target, in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -43,7 +29,7 @@ impl Place {
     pub(crate) fn name(self) -> String {
         match self.module {
             Module::Embed => "model.embed_tokens".into(),
-            m => format!("model.layers.{}.{}", self.layer, suffix(m)),
+            m => format!("model.layers.{}.{}", self.layer, m.path()),
         }
     }
 }

@@ -3,9 +3,17 @@
 
 use super::json::Json;
 use super::modules::{Place, others};
-use crate::error::Result;
-use regex::Regex;
+use crate::error::{PackError, Result};
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Most patterns under one key: each costs time to compile.
+const MOST_PATTERNS: usize = 4096;
+/// Most entries of `layers_pattern`, which are kept compiled.
+const MOST_LAYER_PATTERNS: usize = 16;
+/// Bytes of a compiled pattern.
+const PATTERN_BYTES: usize = 1 << 20;
 
 /// A target list, or a pattern.
 enum Names<'a> {
@@ -33,6 +41,9 @@ impl<'a> Targets<'a> {
         // PEFT takes an empty list, unlike an empty number, for "all layers".
         let layers = json.u32s("layers_to_transform")?.filter(|l| !l.is_empty());
         let patterns = json.texts("layers_pattern")?.unwrap_or_default();
+        if patterns.len() > MOST_LAYER_PATTERNS {
+            return Err(too_many(json, "layers_pattern", MOST_LAYER_PATTERNS));
+        }
         let pattern_key = if layers.is_some() {
             "layers_to_transform"
         } else {
@@ -135,8 +146,9 @@ fn names<'a>(json: &'a Json, key: &str) -> Result<Option<Names<'a>>> {
 
 /// A pattern as Python would read it, put into its frame.
 fn regex(json: &Json, key: &str, pattern: &str, frame: impl Fn(&str) -> String) -> Result<Regex> {
-    Regex::new(pattern)
-        .and_then(|_| Regex::new(&frame(pattern)))
+    let compile = |p: &str| RegexBuilder::new(p).size_limit(PATTERN_BYTES).build();
+    compile(pattern)
+        .and_then(|_| compile(&frame(pattern)))
         .map_err(|e| {
             let why = e.to_string();
             let why = why.lines().last().unwrap_or_default().trim().to_string();
@@ -148,33 +160,46 @@ fn regex(json: &Json, key: &str, pattern: &str, frame: impl Fn(&str) -> String) 
         })
 }
 
+fn too_many(json: &Json, key: &str, most: usize) -> PackError {
+    json.refuse(
+        format!("{key} has more than {most} entries"),
+        "write fewer, more general patterns",
+    )
+}
+
 /// `rank_pattern` or `alpha_pattern`: values for modules whose name ends in a match of the key.
-pub(crate) struct Patterns(Vec<(Regex, f64)>);
+pub(crate) struct Patterns(BTreeMap<String, f64>);
 
 impl Patterns {
-    /// Reads the object under `key`.
-    pub(crate) fn read(json: &Json, key: &str) -> Result<Self> {
-        let mut list = Vec::new();
-        for (pattern, value) in json.object(key)?.into_iter().flatten() {
+    /// Reads the object under `key` for the modules of these names: the first key that matches counts. One
+    /// pattern is held at a time.
+    pub(crate) fn read(json: &Json, key: &str, names: &[String]) -> Result<Self> {
+        let mut values = BTreeMap::new();
+        let mut left: Vec<&String> = names.iter().collect();
+        for (n, (pattern, value)) in json.object(key)?.into_iter().flatten().enumerate() {
+            if n >= MOST_PATTERNS {
+                return Err(too_many(json, key, MOST_PATTERNS));
+            }
             let Some(value) = value.as_f64().filter(|v| v.is_finite()) else {
                 return Err(json.refuse(
                     format!("{key}.{pattern} is {value}, a number is expected"),
                     format!("correct {key}"),
                 ));
             };
-            list.push((
-                regex(json, key, pattern, |p| format!(r"^(?:.*\.)?(?:{p})$"))?,
-                value,
-            ));
+            let pattern = regex(json, key, pattern, |p| format!(r"^(?:.*\.)?(?:{p})$"))?;
+            left.retain(|name| {
+                let hit = pattern.is_match(name);
+                if hit {
+                    values.insert(name.to_string(), value);
+                }
+                !hit
+            });
         }
-        Ok(Self(list))
+        Ok(Self(values))
     }
 
-    /// The value of the first key that matches.
+    /// The value for a module.
     pub(crate) fn find(&self, name: &str) -> Option<f64> {
-        self.0
-            .iter()
-            .find(|(p, _)| p.is_match(name))
-            .map(|(_, v)| *v)
+        self.0.get(name).copied()
     }
 }

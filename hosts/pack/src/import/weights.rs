@@ -42,7 +42,7 @@ impl Weights {
                 "save the base as safetensors: pickled .bin files and GGUF are not read",
             ));
         }
-        let index = Json::read(&folder.join(INDEX))?;
+        let index = Json::read_table(&folder.join(INDEX))?;
         index.required("weight_map")?;
         let mut map = BTreeMap::new();
         for (tensor, file) in index.object("weight_map")?.into_iter().flatten() {

@@ -5,7 +5,7 @@ use super::{Job, Table, net_bytes};
 use crate::error::{PackError, Result};
 use crate::import::Matrix;
 use crate::import::base::BaseConfig;
-use crate::import::modules::{Place, suffix};
+use crate::import::modules::Place;
 use crate::import::weights::Weights;
 use crate::layout::pack;
 use crate::write::Section;
@@ -175,9 +175,9 @@ fn list(config: &BaseConfig) -> impl Iterator<Item = Item> {
                         let module = Module::from_number(number).unwrap_or(Module::Q);
                         let (outputs, inputs) = features(&c, Place { module, layer });
                         if bias {
-                            (format!("{}.bias", suffix(module)), 1, outputs)
+                            (format!("{}.bias", module.path()), 1, outputs)
                         } else {
-                            (format!("{}.weight", suffix(module)), outputs, inputs)
+                            (format!("{}.weight", module.path()), outputs, inputs)
                         }
                     }
                 };

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::import::json::Json;
+use crate::import::modules::Place;
 use crate::import::targets::Patterns;
 use serde_json::Value;
 
@@ -15,7 +16,9 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
-    pub(super) fn read(json: &Json) -> Result<Self> {
+    /// Reads `r`, `lora_alpha`, `use_rslora` and the patterns, for these places.
+    pub(super) fn read(json: &Json, places: &[Place]) -> Result<Self> {
+        let names: Vec<String> = places.iter().map(|p| p.name()).collect();
         for key in ["rank_pattern", "alpha_pattern"] {
             if !json.has(key) {
                 json.note_assumed(key, "{}");
@@ -25,8 +28,8 @@ impl Ranks {
             r: json.required_u32("r")?,
             alpha: json.required_number("lora_alpha")?,
             rslora: json.bool_or("use_rslora", false)?,
-            rank_pattern: Patterns::read(json, "rank_pattern")?,
-            alpha_pattern: Patterns::read(json, "alpha_pattern")?,
+            rank_pattern: Patterns::read(json, "rank_pattern", &names)?,
+            alpha_pattern: Patterns::read(json, "alpha_pattern", &names)?,
         })
     }
 

@@ -68,7 +68,7 @@ impl Adapter {
         let json = Json::read(&config)?;
         config::check(&json)?;
         let places = Targets::read(&json)?.places(&json, layers)?;
-        let ranks = Ranks::read(&json)?;
+        let ranks = Ranks::read(&json, &places)?;
         let mut notes: Vec<String> = config::notes(&json)?;
         let file = open_tensors(folder)?;
         let tensors = Tensors::sort(&file, layers, &places, key)?;

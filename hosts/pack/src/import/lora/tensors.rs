@@ -3,7 +3,7 @@
 use crate::error::{PackError, Result};
 use crate::import::modules::{Place, others};
 use crate::import::safetensors::TensorFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The LoRA tensors of a file, by module.
 pub(super) struct Tensors {
@@ -25,6 +25,7 @@ impl Tensors {
         let stray_ok = names
             .iter()
             .any(|n| n.starts_with("base_model.lora_model."));
+        let modules: BTreeSet<String> = places.iter().map(|p| p.name()).collect();
         let path = file.path().display();
         if !names.iter().any(|n| n.contains("lora_")) {
             return Err(PackError::refused(
@@ -47,7 +48,7 @@ impl Tensors {
             .into_iter()
             .find_map(|(end, ab)| Some((inner.strip_suffix(end)?, ab)));
             match split {
-                Some((module, ab)) if places.iter().any(|p| p.name() == module) => {
+                Some((module, ab)) if modules.contains(module) => {
                     let taken = sorted.pairs.insert((module.into(), ab), full.clone());
                     if let Some(other) = taken {
                         return Err(PackError::refused(
