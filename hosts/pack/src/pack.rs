@@ -308,7 +308,7 @@ fn tokenizer(options: &PackOptions, progress: &mut dyn Progress) -> Result<Optio
         return Ok(None);
     }
     // A broken file is refused; one that is only unsupported leaves a model for token ids.
-    Json::read(&json)?;
+    Json::read_table(&json)?;
     let config = options.base.join("tokenizer_config.json");
     match tokenizer::section(&json, config.exists().then_some(config.as_path())) {
         Ok(section) => Ok(Some(section)),

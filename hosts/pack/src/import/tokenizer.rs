@@ -37,7 +37,7 @@ struct Source {
 ///
 /// Errors: a file that cannot be read; anything in it that the core's tokenizer does not do, by key.
 pub fn section(tokenizer_json: &Path, tokenizer_config: Option<&Path>) -> Result<Vec<u8>> {
-    let json = Json::read(tokenizer_json)?;
+    let json = Json::read_table(tokenizer_json)?;
     let mut source = read(&json)?;
     if let Some(path) = tokenizer_config {
         config::apply(&Json::read(path)?, &mut source)?;
