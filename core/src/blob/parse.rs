@@ -32,7 +32,8 @@ const MAX_DEPTH: u32 = 1 << 6;
 /// Smallest and largest magnitude of the factors in the config (arithmetic.md, *Elementwise*): 2^-24, 65504.
 const MIN_FACTOR: f32 = 5.960_464_5e-8;
 const MAX_FACTOR: f32 = 65504.0;
-/// Smallest inverse frequency, 2^-28: below it a rotation's squares would be subnormal.
+/// Smallest inverse frequency, 2^-28: below those of real models, and far above where a product of the cosine's
+/// polynomial would be subnormal.
 const MIN_FREQ: f32 = 3.725_290_3e-9;
 const MIN_EPS: f32 = 1e-12;
 
@@ -133,8 +134,14 @@ impl<'b> Model<'b> {
     /// The same model with the experts of `files` in the place of those of their classes.
     ///
     /// Errors: [`Error::Expert`] if a file is bound to another base or site table, names a class that the
-    /// model does not have, or breaks a rule; a class named twice.
+    /// model does not have, or breaks a rule; a class named twice. [`Error::Refused`] if experts were replaced
+    /// before.
     pub const fn with_experts(self, files: &'b [ExpertFile<'b>]) -> Result<Self, Error> {
+        if !self.replaced.is_empty() {
+            return Err(Error::Refused {
+                why: "experts were replaced before: pass all files at once",
+            });
+        }
         let mut rest = files;
         while let Some((file, tail)) = rest.split_first() {
             let class = file.class();

@@ -39,7 +39,7 @@ impl<'b> Model<'b> {
     }
 
     /// Checks every section's CRC, the binding hashes, and that each weight and effective scale is 0 or
-    /// within 2^-24..=65504, in one go.
+    /// within 2^-24..=65504, in one go; the files of [`Model::with_experts`] too.
     ///
     /// Errors: [`Error::Crc`], [`Error::Section`] for a hash, [`Error::Value`].
     pub fn verify(&self) -> Result<(), Error> {
@@ -60,8 +60,8 @@ impl<'b> Model<'b> {
     }
 }
 
-/// A verification that can be interrupted: each [`step`](Verify::step) reads at most 64 KiB, or the
-/// values of one section.
+/// A verification that can be interrupted: each [`step`](Verify::step) reads at most 64 KiB for a checksum,
+/// and the last one of a section also the values of its weights.
 pub struct Verify<'b> {
     model: Model<'b>,
     section: usize,
@@ -76,7 +76,7 @@ impl Verify<'_> {
     /// Errors: as [`Model::verify`].
     pub fn step(&mut self) -> Result<bool, Error> {
         let Some(entry) = self.model.section_entry(self.section) else {
-            return Ok(false);
+            return self.replaced_expert();
         };
         let kind = SectionKind::from_number(entry.kind).ok_or(Error::Corrupt)?;
         let bytes = format::slice(
@@ -123,6 +123,21 @@ impl Verify<'_> {
         self.section += 1;
         self.at = 0;
         self.fnv = Fnv1a::new();
+        Ok(true)
+    }
+}
+
+impl Verify<'_> {
+    /// The files of [`Model::with_experts`] come after the blob's own sections, one a step.
+    fn replaced_expert(&mut self) -> Result<bool, Error> {
+        let n = self
+            .section
+            .saturating_sub(self.model.header.sections as usize);
+        let Some(file) = self.model.replaced.get(n) else {
+            return Ok(false);
+        };
+        expert_values(&self.model, file.expert().raw(), file.class() as u16)?;
+        self.section += 1;
         Ok(true)
     }
 }
@@ -210,7 +225,7 @@ fn panel_values(b: &BPanel<'_>) -> bool {
     match b.dtype {
         Dtype::F16 => halves_in_range(b.data, 0),
         Dtype::F32 => floats_in_range(b.data),
-        Dtype::Q8 => (0..b.rank).all(|j| math::in_range(b.scale(j)) && b.scale(j) >= 0.0),
+        Dtype::Q8 => (0..b.rank).all(|j| math::in_range(b.scale(j))),
     }
 }
 

@@ -100,7 +100,7 @@ impl<'b> Model<'b> {
 
     /// The `n`th site.
     pub const fn site(&self, n: usize) -> Option<Site> {
-        let at = 16usize.saturating_add(n.saturating_mul(format::SITE_BYTES));
+        let at = format::TABLE_HEAD_BYTES.saturating_add(n.saturating_mul(format::SITE_BYTES));
         match format::array(self.sites, at) {
             Some(b) => {
                 let r = SiteRecord::decode(b);

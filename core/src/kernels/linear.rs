@@ -187,7 +187,9 @@ fn gemv(
 }
 
 fn gemv_scalar(w: &Tensor<'_>, first: usize, block: &Block<'_>, acc: &mut [[f32; BLOCK]]) {
-    match (w.dtype, w.lanes) {
+    // A tile wider than the unit (a transposed matrix) is read row by row.
+    let lanes = if w.lanes <= acc.len() { w.lanes } else { 1 };
+    match (w.dtype, lanes) {
         (Dtype::Q8, 16) => q8_tiles::<16>(w, first, block, acc),
         (Dtype::Q8, 4) => q8_tiles::<4>(w, first, block, acc),
         (Dtype::Q8, _) => q8_tiles::<1>(w, first, block, acc),
@@ -258,10 +260,12 @@ impl LoraAJob<'_> {
         let first = row.saturating_sub(s.row as usize);
         let columns = self.term.columns;
         for start in (0..columns).step_by(BLOCK) {
-            let block = Block::new(&self.input, lora.a.dtype, start, columns);
+            let gates = self.term.gates(index, start, (columns - start).min(BLOCK));
             let mut acc: Acc<A_UNIT> = [[0.0; BLOCK]; A_UNIT];
-            gemv(self.kernels, &lora.a, first, &block, &mut acc);
-            let gates = self.term.gates(index, start, block.len);
+            if gates.iter().any(|h| *h != 0.0) {
+                let block = Block::new(&self.input, lora.a.dtype, start, columns);
+                gemv(self.kernels, &lora.a, first, &block, &mut acc);
+            }
             let rows = out.chunks_exact_mut(columns.max(1)).zip(&acc);
             for (j, (out, acc)) in rows.enumerate() {
                 let scale = lora.b.scale(first + j);

@@ -2,7 +2,7 @@
 //!
 //! * [`layout`]: how packed rows lie in memory.
 //! * [`panel`]: activations as a kernel reads them.
-//! * [`linear`], [`attention`]: one driver per operation. A driver walks tiles outside and blocks of at most
+//! * `linear`, [`attention`], `embedding`: one driver per operation. A driver walks tiles outside and blocks of at most
 //!   8 columns inside, so that weights are read once a sweep.
 //! * [`scalar`]: micro-kernels in plain Rust. They specify every bit and read every layout; a backend
 //!   with SIMD is a sibling folder that repeats their operations in lanes.
@@ -14,7 +14,7 @@
 pub mod attention;
 pub(crate) mod embedding;
 pub mod layout;
-pub mod linear;
+pub(crate) mod linear;
 pub mod panel;
 pub mod scalar;
 pub mod work;

@@ -35,7 +35,7 @@ pub(crate) struct Input<'a> {
     pub(crate) group: usize,
     /// `[column][k]`.
     pub(crate) x: &'a [f32],
-    /// Strides of the panel's parts; 0 if nothing in the model is quantised.
+    /// Strides of the panel's parts.
     pub(crate) q_stride: usize,
     pub(crate) s_stride: usize,
     pub(crate) q: &'a [i8],

@@ -4,6 +4,7 @@ use crate::error::{Error, Pass};
 use crate::math;
 use crate::session::arena::scalings_row;
 use crate::session::column::{Column, Sweep};
+use crate::session::schedule::Mode;
 use crate::session::{START, Session};
 
 impl Session<'_, '_> {
@@ -31,7 +32,11 @@ impl Session<'_, '_> {
                 scaled_guess |= column.pass() == Pass::Scaling;
             } else {
                 match column.pass() {
-                    Pass::Scaling => self.scaled = column.pos + 1,
+                    Pass::Scaling => {
+                        self.scaled = column.pos + 1;
+                        self.prompt_held |=
+                            self.mode == Some(Mode::Prompt) && self.scaled == self.prompt;
+                    }
                     Pass::Routed => {
                         self.routed = column.pos + 1;
                         self.keep_log(column.pos);

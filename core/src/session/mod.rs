@@ -67,6 +67,10 @@ pub struct Session<'b, 'a> {
     routed: u32,
     /// Tokens of the first push.
     prompt: u32,
+    /// Whether the held row has the scalings of the prompt's last token (routing `prompt`).
+    prompt_held: bool,
+    /// The first position that the present routing served.
+    mode_since: u32,
     guess: GuessState,
     /// Positions whose logits are kept: `logits_first..logits_first + logits_count`.
     logits_first: u32,
@@ -104,6 +108,8 @@ impl<'b, 'a> Session<'b, 'a> {
             scaled: 0,
             routed: 0,
             prompt: 0,
+            prompt_held: false,
+            mode_since: 0,
             guess: GuessState::default(),
             logits_first: 0,
             logits_count: 0,
@@ -181,35 +187,26 @@ impl<'b, 'a> Session<'b, 'a> {
         }
         self.room_for(count)?;
         let capacity = self.options.embedding_rows;
-        let waiting = self
-            .state
-            .tokens
-            .iter()
-            .take(self.pushed as usize)
-            .skip(self.routed as usize)
-            .filter(|t| **t & EMBEDDING != 0)
-            .count();
+        let waiting = self.embeddings_in(self.routed, self.pushed) as usize;
         if waiting + count > capacity as usize {
             return Err(Error::Refused {
                 why: "more embedding rows would wait than the option embedding_rows",
             });
         }
         let first = self.next_embedding;
-        for row in rows.chunks_exact(hidden.max(1)) {
-            let slot = self.next_embedding.checked_rem(capacity).unwrap_or(0) as usize;
-            if let Some(to) = self
-                .state
-                .embeddings
-                .chunks_exact_mut(hidden.max(1))
-                .nth(slot)
-            {
+        let slot = |i: usize| {
+            (first as usize + i)
+                .checked_rem(capacity as usize)
+                .unwrap_or(0)
+        };
+        for (i, row) in rows.chunks_exact(hidden.max(1)).enumerate() {
+            let slots = self.state.embeddings.chunks_exact_mut(hidden.max(1));
+            if let Some(to) = slots.skip(slot(i)).next() {
                 to.iter_mut().zip(row).for_each(|(t, v)| *t = *v);
             }
-            self.next_embedding = self.next_embedding.wrapping_add(1);
         }
-        let slots = (0..count as u32)
-            .map(|i| first.wrapping_add(i).checked_rem(capacity).unwrap_or(0) | EMBEDDING);
-        self.queue(slots);
+        self.next_embedding = slot(count) as u32;
+        self.queue((0..count).map(|i| slot(i) as u32 | EMBEDDING));
         Ok(())
     }
 
@@ -312,20 +309,39 @@ impl<'b, 'a> Session<'b, 'a> {
     }
 
     fn truncate(&mut self, len: u32) {
+        let dropped = self.embeddings_in(len, self.pushed);
+        let capacity = self.options.embedding_rows;
+        self.next_embedding = (self.next_embedding + capacity)
+            .saturating_sub(dropped.checked_rem(capacity).unwrap_or(0))
+            .checked_rem(capacity)
+            .unwrap_or(0);
         self.sweep = Sweep::default();
         self.guess.forget();
         self.pushed = len;
         self.routed = self.routed.min(len);
-        let holds_prompt = self.mode == Some(Mode::Prompt) && self.scaled >= self.prompt;
-        if len == 0 || !holds_prompt {
-            self.scaled = self.scaled.min(len);
+        self.scaled = self.scaled.min(len);
+        self.mode_since = self.mode_since.min(len);
+        self.prompt_held &= len != 0;
+        if !self.prompt_held {
             self.prompt = self.prompt.min(len);
         }
     }
 
+    /// Embedding rows among positions `from..to`.
+    fn embeddings_in(&self, from: u32, to: u32) -> u32 {
+        self.state
+            .tokens
+            .iter()
+            .take(to as usize)
+            .skip(from as usize)
+            .filter(|t| **t & EMBEDDING != 0)
+            .count() as u32
+    }
+
     /// Shortens the text to `len` tokens; what was computed for them stays.
     ///
-    /// Errors: [`Error::Option`] if the text is shorter.
+    /// Errors: [`Error::Option`] if the text is shorter; [`Error::Refused`] if a lazy routing would then need
+    /// the scaling pass of embedding rows that are gone.
     pub fn rewind(&mut self, len: usize) -> Result<(), Error> {
         if len > self.pushed as usize {
             return Err(Error::Option {
@@ -333,6 +349,13 @@ impl<'b, 'a> Session<'b, 'a> {
             });
         }
         let len = len as u32;
+        if let Some(mode) = self.mode
+            && self.needs_gone_embeddings(mode, len)
+        {
+            return Err(Error::Refused {
+                why: "this routing would need the scaling pass of embedding rows that are gone",
+            });
+        }
         self.truncate(len);
         self.logits_count = self.logits_count.min(len.saturating_sub(self.logits_first));
         self.rescale();
@@ -341,9 +364,9 @@ impl<'b, 'a> Session<'b, 'a> {
 
     /// Sets which scalings the tokens from here on get.
     ///
-    /// Errors: [`Error::Refused`] if the routing needs a classifier or a second cache that is not there,
-    /// the scaling pass of embedding rows that are gone, or (`prompt`) length 0; [`Error::Option`] for
-    /// weights, a period or an expert out of range.
+    /// Errors: [`Error::Option`] for weights, a period or an expert out of range; [`Error::Refused`] if the
+    /// routing needs a classifier or a second cache that is not there, the scaling pass of embedding rows that
+    /// are gone, or (`prompt`) length 0; while a sweep is suspended.
     pub fn set_routing(&mut self, routing: Routing<'_>) -> Result<(), Error> {
         self.no_sweep()?;
         let experts = self.model.n_experts();
@@ -352,24 +375,11 @@ impl<'b, 'a> Session<'b, 'a> {
             Routing::Every(n) => Mode::Every(n),
             Routing::Lag => Mode::Lag,
             Routing::Prompt => Mode::Prompt,
-            Routing::Static(_) => Mode::Held { global: true },
-            Routing::Only(_) | Routing::AllOnes => Mode::Held { global: false },
+            Routing::Static(_) => Mode::Given { global: true },
+            Routing::Only(_) | Routing::AllOnes => Mode::Given { global: false },
             Routing::Base => Mode::Base,
         };
         let why = match routing {
-            Routing::Exact | Routing::Every(_) | Routing::Lag
-                if self.options.caches == Caches::One =>
-            {
-                "this routing needs two caches"
-            }
-            Routing::Exact | Routing::Every(_) | Routing::Lag | Routing::Prompt
-                if !self.model.has_classifier() =>
-            {
-                "this routing needs a classifier, which the model does not have"
-            }
-            Routing::Prompt if self.pushed != 0 => {
-                "routing prompt begins with the text: rewind to 0 first"
-            }
             Routing::Every(0) => "routing every:N needs N of at least 1",
             Routing::Only(class) if class as usize >= experts => "the model has no such expert",
             Routing::Static(w) if w.len() != experts => {
@@ -378,14 +388,32 @@ impl<'b, 'a> Session<'b, 'a> {
             Routing::Static(w) if !w.iter().all(|v| is_signed_factor(*v)) => {
                 "a static weight must be 0 or lie within 2^-24..=65504"
             }
-            _ if mode.needs_scaling() && self.embedding_before_source(mode) => {
-                "this routing needs the scaling pass of embedding rows that are gone"
-            }
             _ => "",
+        };
+        if !why.is_empty() {
+            return Err(Error::Option { why });
+        }
+        let why = if mode.needs_scaling() && !self.model.has_classifier() {
+            "this routing needs a classifier, which the model does not have"
+        } else if mode.needs_scaling() && mode != Mode::Prompt && self.options.caches == Caches::One
+        {
+            "this routing needs two caches"
+        } else if mode == Mode::Prompt && self.pushed != 0 {
+            "routing prompt begins with the text: rewind to 0 first"
+        } else if self.needs_gone_embeddings(mode, self.pushed) {
+            "this routing needs the scaling pass of embedding rows that are gone"
+        } else {
+            ""
         };
         if !why.is_empty() {
             return Err(Error::Refused { why });
         }
+        if mode.needs_scaling() && self.mode == Some(mode) {
+            return Ok(());
+        }
+        self.prompt_held = false;
+        self.prompt = self.prompt.min(self.pushed);
+        self.mode_since = self.routed;
         self.mode = Some(mode);
         self.guess.forget();
         self.state.row_positions.fill(NO_POSITION);
@@ -493,7 +521,7 @@ impl<'b, 'a> Session<'b, 'a> {
     }
 
     fn scalings_view(&self, position: usize, effective: bool) -> Option<Scalings<'_>> {
-        if position >= self.committed() {
+        if position >= self.committed() || position < self.mode_since as usize {
             return None;
         }
         let row = self.row_of(position as u32)?;
@@ -504,7 +532,7 @@ impl<'b, 'a> Session<'b, 'a> {
     }
 
     /// The scalings `[1, sites, experts]` that a position of the latest sweep was routed by, before
-    /// top-k; `None` if no scaling pass ran.
+    /// top-k; `None` if no scaling pass ran, or another routing has been set since.
     pub fn scalings_at(&self, position: usize) -> Option<Scalings<'_>> {
         if !self.mode?.needs_scaling() {
             return None;

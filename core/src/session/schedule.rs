@@ -21,7 +21,7 @@ pub(crate) enum Mode {
     Lag,
     Prompt,
     /// Static, only, all-ones: the held row.
-    Held {
+    Given {
         global: bool,
     },
     Base,
@@ -30,7 +30,7 @@ pub(crate) enum Mode {
 impl Mode {
     /// Whether positions wait for scalings.
     pub(crate) fn needs_scaling(self) -> bool {
-        !matches!(self, Mode::Held { .. } | Mode::Base)
+        !matches!(self, Mode::Given { .. } | Mode::Base)
     }
 }
 
@@ -114,7 +114,7 @@ impl Session<'_, '_> {
     /// The row that the scalings of `position` go to, if they are kept at all.
     fn row_for(&self, mode: Mode, position: u32) -> Option<u16> {
         match mode {
-            Mode::Base | Mode::Held { .. } => None,
+            Mode::Base | Mode::Given { .. } => None,
             Mode::Prompt => (position + 1 == self.prompt).then_some(0),
             Mode::Every(n) if position.checked_rem(n) != Some(0) => None,
             _ => {
@@ -137,7 +137,10 @@ impl Session<'_, '_> {
 
     /// Whether the scalings that route `position` exist.
     fn is_ready(&self, mode: Mode, position: u32) -> bool {
-        !mode.needs_scaling() || self.source(mode, position) < self.scaled
+        match mode {
+            Mode::Prompt => self.prompt_held,
+            _ => !mode.needs_scaling() || self.source(mode, position) < self.scaled,
+        }
     }
 
     /// Moves the scaling pass back to where the next routed position needs it: its rows may be gone.
@@ -150,22 +153,23 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Whether a switch to `mode` would need the scaling pass of embedding rows that are committed, and so
-    /// gone.
-    pub(crate) fn embedding_before_source(&self, mode: Mode) -> bool {
-        let from = self.scaled.min(self.source(mode, self.routed)) as usize;
-        self.state
-            .tokens
-            .iter()
-            .take(self.routed as usize)
-            .skip(from)
-            .any(|t| t & EMBEDDING != 0)
+    /// Whether `mode`, over the text's first `len` tokens, would need the scaling pass of embedding rows that
+    /// are committed, and so gone.
+    pub(crate) fn needs_gone_embeddings(&self, mode: Mode, len: u32) -> bool {
+        let routed = self.routed.min(len);
+        let source = match mode {
+            // The prompt may be cut to `len`.
+            Mode::Lag => routed.saturating_sub(1),
+            _ => self.source(mode, routed),
+        };
+        let from = self.scaled.min(len).min(source);
+        mode.needs_scaling() && mode != Mode::Prompt && self.embeddings_in(from, routed) != 0
     }
 
     fn routed_gates(&self, mode: Mode, position: u32) -> Gates {
         match mode {
             Mode::Base => Gates::Off,
-            Mode::Held { global } => Gates::Row { row: 0, global },
+            Mode::Given { global } => Gates::Row { row: 0, global },
             _ => match self.row_for(mode, self.source(mode, position)) {
                 Some(row) => Gates::Row { row, global: true },
                 None => Gates::Off,
@@ -216,6 +220,7 @@ impl Session<'_, '_> {
 
         let mut scaled_end = self.scaled;
         let limit = match mode {
+            Mode::Prompt if self.prompt_held => self.scaled,
             Mode::Prompt => self.prompt,
             _ if mode.needs_scaling() => self.pushed,
             _ => self.scaled,
@@ -255,19 +260,26 @@ impl Session<'_, '_> {
         mode == Mode::Exact && self.options.speculate != Speculate::Off
     }
 
-    fn holds(&self, mode: Mode) -> bool {
+    fn guesses_held(&self, mode: Mode) -> bool {
         self.speculates(mode) && self.options.speculate == Speculate::Held
+    }
+
+    /// Whether a guess for `position` could be pushed at all.
+    fn may_guess(&self, position: u32) -> bool {
+        position < self.options.context.min(self.guess.rule.limit)
     }
 
     /// Whether the scaling pass of the last token guesses the next one: with the base guess always, with
     /// the held guess where no held column can (at a prompt's end).
     fn guesses_from_scaling(&self, mode: Mode) -> bool {
-        self.speculates(mode) && !(self.holds(mode) && self.held_row(mode).is_some())
+        self.speculates(mode)
+            && self.may_guess(self.pushed)
+            && !(self.guesses_held(mode) && self.row_before_last(mode).is_some())
     }
 
     /// The row of the token before the last one, if the last one is all that is left to route: a held column
     /// then guesses along with its scaling pass.
-    fn held_row(&self, mode: Mode) -> Option<u16> {
+    fn row_before_last(&self, mode: Mode) -> Option<u16> {
         if self.routed + 1 != self.pushed {
             return None;
         }
@@ -278,15 +290,15 @@ impl Session<'_, '_> {
 
     /// Columns for the position after the text, and held columns.
     fn place_guesses(&mut self, mode: Mode, count: &mut usize, routed_end: u32, scaled_end: u32) {
-        if !self.speculates(mode) || scaled_end != self.pushed {
+        if !self.speculates(mode) || scaled_end != self.pushed || !self.may_guess(self.pushed) {
             return;
         }
         let after = self.pushed;
         if scaled_end > self.scaled {
             // The last token's scaling pass is in this sweep.
-            if self.holds(mode)
+            if self.guesses_held(mode)
                 && routed_end == self.routed
-                && let Some(row) = self.held_row(mode)
+                && let Some(row) = self.row_before_last(mode)
             {
                 let gates = Gates::Row { row, global: true };
                 let column = self
@@ -298,19 +310,15 @@ impl Session<'_, '_> {
         }
         let Some(token) = self.guess.next else { return };
         let rule = &self.guess.rule;
-        if routed_end != after
-            || after >= self.options.context.min(rule.limit)
-            || rule.stop.contains(&token)
-            || token >= self.model.config.vocab
-        {
+        if routed_end != after || rule.stop.contains(&token) || token >= self.model.config.vocab {
             return;
         }
         let scaling = Column::new(Pass::Scaling, token, after, self.scaling_gates())
             .routed_to(self.row_for(mode, after))
             .with(Column::GUESS, true)
-            .with(Column::HEAD, !self.holds(mode));
+            .with(Column::HEAD, !self.guesses_held(mode));
         self.place(count, scaling);
-        if self.holds(mode)
+        if self.guesses_held(mode)
             && let Some(row) = self.row_for(mode, after - 1)
         {
             let gates = Gates::Row { row, global: true };

@@ -311,6 +311,23 @@ impl<'m> Machine<'m> {
         count
     }
 
+    /// Hidden states that are not finite never reach the classifier, whose ReLU would hide them.
+    pub(crate) fn check_classifier_input(
+        &self,
+        state: &mut State<'_>,
+        picked: usize,
+        width: usize,
+    ) -> Result<(), Error> {
+        for c in state.picks.iter().take(picked) {
+            let input = state.input.chunks_exact(width.max(1)).nth(*c as usize);
+            let finite = input.is_some_and(|x| x.iter().all(|v| math::is_finite(*v)));
+            if !finite && let Some(column) = state.columns.get_mut(*c as usize) {
+                not_finite(column)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Outputs of a classifier layer `[row][picked]` → the next one's input `[picked][row]`.
     pub(crate) fn classifier_input(&self, state: &mut State<'_>, picked: usize, width: usize) {
         let relu = self.model.classifier_relu();
@@ -394,7 +411,7 @@ pub(crate) fn input_of<'a>(
     }
 }
 
-/// Whether attention's caches are one for both passes.
+/// The cache of a pass: with one cache both passes share it.
 pub(crate) fn cache_index(caches: crate::session::options::Caches, pass: Pass) -> usize {
     match (caches, pass) {
         (crate::session::options::Caches::Two, Pass::Routed) => 1,

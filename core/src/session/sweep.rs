@@ -184,7 +184,7 @@ impl<'m> Machine<'m> {
                     units: sweep.lora_rows as usize / A_UNIT,
                     tile: A_UNIT,
                     floats: A_UNIT * n,
-                    cost: (k * n) as u64,
+                    cost: product(k, n, 1),
                 };
                 run(Job::LoraA(&job), rows, state.ranks)
             }
@@ -221,12 +221,12 @@ impl<'m> Machine<'m> {
                     q: state.output,
                     ..job
                 };
-                let rows = self.head_rows(n * (job.context + 1), n);
+                let rows = self.head_rows(n * (job.context + 1), job.columns);
                 run(Job::Attention(&job), rows, state.scores)
             }
             Op::Softmax => {
                 let job = self.attention(Step::Softmax, 0, state.columns, n, &[])?;
-                let rows = self.head_rows(n * (job.context + 1), n);
+                let rows = self.head_rows(n * (job.context + 1), job.columns);
                 run(Job::Attention(&job), rows, state.scores)
             }
             Op::Mix { layer } => {
@@ -235,7 +235,7 @@ impl<'m> Machine<'m> {
                     scores: state.scores,
                     ..job
                 };
-                let rows = self.head_rows(job.head_dim * n, n);
+                let rows = self.head_rows(job.head_dim * n, job.columns);
                 run(Job::Attention(&job), rows, state.output)
             }
             Op::Classify { layer } => {
@@ -301,7 +301,7 @@ impl<'m> Machine<'m> {
                     quantised |= lora.a.dtype() == Dtype::Q8;
                     counters.weight_bytes += (lora.a.bytes() + lora.b.bytes()) as u64;
                     let taking = h.iter().filter(|h| **h != 0.0).count();
-                    counters.macs += (lora.b.rank() * (k + lora.b.rows()) * taking) as u64;
+                    counters.macs += product(lora.b.rank(), k + lora.b.rows(), taking);
                 }
                 if quantised {
                     self.quantise(state, n, k, None)?;
@@ -312,7 +312,7 @@ impl<'m> Machine<'m> {
                 for part in parts.iter().flatten() {
                     counters.weight_bytes +=
                         (part.weight.bytes() + part.bias.map_or(0, <[u8]>::len)) as u64;
-                    counters.macs += (part.weight.rows() * k * n) as u64;
+                    counters.macs += product(part.weight.rows(), k, n);
                 }
             }
             Op::Score { .. } | Op::Mix { .. } => {
@@ -330,12 +330,13 @@ impl<'m> Machine<'m> {
                     .model
                     .classifier_layer(layer as usize)
                     .ok_or(Error::Corrupt)?;
-                if layer > 0 {
-                    self.classifier_input(state, picked, weight.cols());
+                match layer {
+                    0 => self.check_classifier_input(state, picked, weight.cols())?,
+                    _ => self.classifier_input(state, picked, weight.cols()),
                 }
                 if picked > 0 {
                     let bytes = (weight.bytes() + bias.bytes()) as u64;
-                    let macs = (weight.rows() * weight.cols() * picked) as u64;
+                    let macs = product(weight.rows(), weight.cols(), picked);
                     counters.weight_bytes += bytes;
                     counters.classifier_bytes += bytes;
                     counters.macs += macs;
@@ -347,7 +348,7 @@ impl<'m> Machine<'m> {
                 let weight = self.model.head().ok_or(Error::Corrupt)?;
                 if picked > 0 {
                     counters.weight_bytes += weight.bytes() as u64;
-                    counters.macs += (weight.rows() * weight.cols() * picked) as u64;
+                    counters.macs += product(weight.rows(), weight.cols(), picked);
                 }
                 if weight.dtype() == Dtype::Q8 {
                     self.quantise(state, n, weight.cols(), Some(picked))?;
@@ -421,13 +422,15 @@ impl<'m> Machine<'m> {
     }
 
     /// One unit per head.
-    fn head_rows(&self, floats: usize, n: usize) -> Rows {
+    fn head_rows(&self, floats: usize, columns: &[Column]) -> Rows {
         let c = &self.model.config;
+        let n = columns.len();
+        let positions = columns.iter().map(|c| c.position() + 1).max().unwrap_or(0);
         Rows {
             units: c.heads as usize,
             tile: 1,
             floats,
-            cost: (c.head_dim as usize * cache_positions(self.options) * n) as u64,
+            cost: product(c.head_dim as usize, positions, n),
         }
     }
 }
@@ -437,10 +440,15 @@ fn linear_rows(job: &LinearJob<'_>, k: usize, n: usize) -> Rows {
         units: if n == 0 { 0 } else { job.units() },
         tile: UNIT,
         floats: UNIT * n,
-        cost: (k * n) as u64,
+        cost: product(k, n, 1),
     }
 }
 
 fn chosen(choices: &[Choice], count: u32) -> Result<&[Choice], Error> {
     choices.get(..count as usize).ok_or(Error::Corrupt)
+}
+
+/// A count that may not fit 32 bits.
+pub(crate) fn product(a: usize, b: usize, c: usize) -> u64 {
+    (a as u64).saturating_mul(b as u64).saturating_mul(c as u64)
 }

@@ -3,7 +3,7 @@
 use crate::blob::{Model, Tensor};
 use crate::carve::{Carver, part_bytes};
 use crate::error::{Error, Pass};
-use crate::kernels::layout::round_up;
+use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::LinearJob;
 use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
@@ -42,7 +42,7 @@ impl<'b> XLoraClassifier<'b> {
     /// A classifier from borrowed layers. Shapes: weight `[out][in]`, bias `[out]`; widths chain, and the last
     /// is a multiple of `experts`. `relu`: false only for models of the original `xlora` package that say so.
     ///
-    /// Errors: [`Error::Shape`].
+    /// Errors: [`Error::Shape`]; [`Error::Option`] for q8 weights.
     pub fn new(
         layers: &'b [(Tensor<'b>, &'b [f32])],
         relu: bool,
@@ -64,6 +64,11 @@ impl<'b> XLoraClassifier<'b> {
             }
             if b.len() != w.rows() {
                 return shape("bias of a classifier layer", w.rows(), b.len());
+            }
+            if w.dtype() == Dtype::Q8 {
+                return Err(Error::Option {
+                    why: "a classifier's weights are f16 or f32",
+                });
             }
             width = Some(w.rows());
         }
@@ -169,6 +174,10 @@ impl<'b> XLoraClassifier<'b> {
         let results = scalings.chunks_mut(width.saturating_mul(BLOCK).max(1));
         for (b, (x, y)) in pairs(blocks, results).enumerate() {
             let n = x.len() / k;
+            for (t, x) in x.chunks_exact(k).enumerate() {
+                // ReLU would hide a NaN.
+                check(x, b * BLOCK + t)?;
+            }
             for layer in 0..self.depth() {
                 let (weight, bias) = self.layer(layer).ok_or(Error::Corrupt)?;
                 let input = Input::floats_only(weight.cols(), if layer == 0 { x } else { between });
@@ -194,16 +203,21 @@ impl<'b> XLoraClassifier<'b> {
             }
             let rows = y.chunks_exact_mut(width).zip(between.chunks_exact(width));
             for (t, (y, from)) in rows.enumerate() {
-                if !from.iter().all(|v| math::is_finite(*v)) {
-                    return Err(Error::NonFinite {
-                        pass: Pass::Scaling,
-                        position: (b * BLOCK + t) as u32,
-                    });
-                }
                 y.iter_mut().zip(from).for_each(|(y, v)| *y = *v);
                 scalings_from_logits(y, config, self.experts);
+                check(y, b * BLOCK + t)?;
             }
         }
         Ok(())
     }
+}
+
+fn check(values: &[f32], token: usize) -> Result<(), Error> {
+    if values.iter().all(|v| math::is_finite(*v)) {
+        return Ok(());
+    }
+    Err(Error::NonFinite {
+        pass: Pass::Scaling,
+        position: token as u32,
+    })
 }

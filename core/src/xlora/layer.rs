@@ -2,8 +2,8 @@
 
 use crate::blob::{Lora, Tensor};
 use crate::carve::{Carver, part_bytes};
-use crate::error::Error;
-use crate::kernels::layout::{K_STEP, groups, round_up};
+use crate::error::{Error, Pass};
+use crate::kernels::layout::{Dtype, K_STEP, groups, round_up};
 use crate::kernels::linear::{Choice, LinearJob, LoraAJob, LoraSource, LoraTerm, Part, choose};
 use crate::kernels::panel::{self, Input};
 use crate::kernels::work::Job;
@@ -39,7 +39,8 @@ pub trait XLoraLayer {
     /// Shapes: `x` `[tokens][in]` (embedding: `[tokens]`); `scalings` `[tokens][layers][adapters]`, before
     /// top-k; `y` `[tokens][out]`, written. Without scalings every expert has weight 1 and the global weight is
     /// unused, as in PEFT. Errors: [`Error::Shape`], [`Error::ArenaTooSmall`] and [`Error::Misaligned`] for
-    /// the scratch, [`Error::TokenOutOfRange`]. Source: PEFT 0.19.1, `xlora/layer.py`, `forward`.
+    /// the scratch, [`Error::TokenOutOfRange`], [`Error::NonFinite`] (with the token's index) where x is
+    /// quantised. Source: PEFT 0.19.1, `xlora/layer.py`, `forward`.
     fn forward(
         &self,
         x: &Self::In,
@@ -81,6 +82,8 @@ pub struct XLoraLinearLayer<'b> {
     weight: Tensor<'b>,
     bias: Option<&'b [f32]>,
     adapters: &'b [Option<Lora<'b>>],
+    /// The group of all `q8` tensors, in which x is quantised; `None` if there is none.
+    group: Option<usize>,
 }
 
 impl<'b> XLoraLinearLayer<'b> {
@@ -104,20 +107,27 @@ impl<'b> XLoraLinearLayer<'b> {
             expect("rows of A", lora.b.rank(), lora.a.rows())?;
             expect("rows of B", out, lora.b.rows())?;
         }
+        let mut group = None;
+        let a = adapters.iter().flatten().map(|l| l.a);
+        for tensor in a.chain([weight]).filter(|t| t.dtype() == Dtype::Q8) {
+            let first = *group.get_or_insert(tensor.group);
+            expect("group of a q8 tensor", first, tensor.group)?;
+        }
         Ok(Self {
             number,
             weight,
             bias,
             adapters,
+            group,
         })
     }
 
     fn sizes(&self, tokens: usize) -> LinearSizes {
         let n = tokens.min(BLOCK);
-        let (k, group) = (self.weight.cols(), self.weight.group);
+        let k = self.weight.cols();
         LinearSizes {
             q: round_up(k, K_STEP).saturating_mul(n),
-            groups: groups(k, group).saturating_mul(n),
+            groups: groups(k, self.group.unwrap_or(k)).saturating_mul(n),
             gates: GateSizes::of(self.adapters, n),
             out: round_up(self.weight.rows(), UNIT).saturating_mul(n),
         }
@@ -227,7 +237,7 @@ fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), Error
     })
 }
 
-/// Checks scalings against a layer; they may have more tokens than are asked for.
+/// Checks the shape of scalings against a layer.
 fn expect_scalings(
     scalings: Option<Scalings<'_>>,
     tokens: usize,
@@ -285,7 +295,8 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
         let mut parts = GateParts::carve(&s.gates, &mut carver)?;
         let block_out: &mut [f32] = carver.take(s.out)?;
 
-        let (q_stride, s_stride) = (round_up(k, K_STEP), groups(k, self.weight.group));
+        let group = self.group.unwrap_or(k);
+        let (q_stride, s_stride) = (round_up(k, K_STEP), groups(k, group));
         let blocks = x.chunks(k.saturating_mul(BLOCK).max(1));
         let outputs = y.chunks_mut(out.saturating_mul(BLOCK).max(1));
         for (b, (x, y)) in pairs(blocks, outputs).enumerate() {
@@ -295,10 +306,11 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                 sx.chunks_exact_mut(s_stride.max(1)),
                 sum.chunks_exact_mut(s_stride.max(1)),
             );
-            for ((x, q), (sx, sum)) in columns.zip(scales) {
-                if !panel::quantise(x, self.weight.group, q, sx, sum) {
-                    return Err(Error::Option {
-                        why: "x has a value that is not finite",
+            for (c, ((x, q), (sx, sum))) in columns.zip(scales).enumerate() {
+                if self.group.is_some() && !panel::quantise(x, group, q, sx, sum) {
+                    return Err(Error::NonFinite {
+                        pass: Pass::Routed,
+                        position: (b * BLOCK + c) as u32,
                     });
                 }
             }
@@ -306,7 +318,7 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                 parts.choose(self.adapters, self.number, scalings, config, (b * BLOCK, n))?;
             let input = Input {
                 k,
-                group: self.weight.group,
+                group,
                 x,
                 q_stride,
                 s_stride,

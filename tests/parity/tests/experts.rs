@@ -49,6 +49,20 @@ fn a_file_of_the_same_bytes_gives_the_same_answer() {
         file.model().expert(2).unwrap().name()
     );
     assert_eq!(logits(model), logits(file.model()));
+    model.verify().unwrap();
+    assert!(model.with_experts(&experts).is_err(), "all files at once");
+}
+
+#[test]
+fn verify_reads_replaced_experts_too() {
+    let file = Case::open("case-layerwise-top2").pack(Storage::Q8);
+    let part = section(&file, 1);
+    let mut damaged = part.bytes().to_vec();
+    *damaged.last_mut().unwrap() ^= 0x55;
+    let damaged = File::new(&damaged);
+    let experts = [parse(&damaged)];
+    let model = file.model().with_experts(&experts).unwrap();
+    assert!(matches!(model.verify(), Err(Error::Crc { .. })));
 }
 
 #[test]

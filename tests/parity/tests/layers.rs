@@ -2,9 +2,10 @@
 
 use pleach::blob::{BPanel, Lora, Tensor};
 use pleach::xlora::{
-    Context, Scalings, XLoraConfig, XLoraEmbeddingLayer, XLoraLayer, XLoraLinearLayer,
+    Context, Scalings, XLoraClassifier, XLoraConfig, XLoraEmbeddingLayer, XLoraLayer,
+    XLoraLinearLayer,
 };
-use pleach::{Aligned, Inline, Kernels};
+use pleach::{Aligned, Error, Inline, Kernels};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::path::Path;
@@ -239,4 +240,77 @@ fn wrong_shapes_are_refused() {
             .forward(&w[..3], Some(scalings), &config, &mut y, &mut cx)
             .is_err()
     );
+}
+
+/// A in columns instead of rows, at ranks that are, or are not, those of a tile: the same bits.
+#[test]
+fn a_transposed_adapter() {
+    let (inputs, out) = (5, 3);
+    let weight: Vec<f32> = (0..inputs * out).map(|i| i as f32 * 0.25 - 1.0).collect();
+    let x: Vec<f32> = (0..inputs).map(|i| 1.5 - i as f32).collect();
+    for r in [1, 3, 4, 16, 17] {
+        let a: Vec<f32> = (0..r * inputs)
+            .map(|i| ((i * 7 % 11) as f32) * 0.125 - 0.5)
+            .collect();
+        let b: Vec<f32> = (0..out * r)
+            .map(|i| ((i * 5 % 13) as f32) * 0.25 - 1.0)
+            .collect();
+        let columns: Vec<f32> = (0..inputs * r)
+            .map(|i| a[(i % r) * inputs + i / r])
+            .collect();
+        let answer = |a: Tensor<'_>| {
+            let adapters = [Some(Lora {
+                a,
+                b: BPanel::from_rows(&b, out, r).unwrap(),
+                scale: 0.5,
+            })];
+            let weight = Tensor::from_rows(&weight, out, inputs).unwrap();
+            let layer = XLoraLinearLayer::new(0, weight, None, &adapters).unwrap();
+            let mut y = vec![f32::NAN; out];
+            let scalings = Scalings::new(&[1.0], [1, 1, 1]).unwrap();
+            run(&layer, &x, scalings, &XLoraConfig::DEFAULT, &mut y);
+            y
+        };
+        let rows = answer(Tensor::from_rows(&a, r, inputs).unwrap());
+        assert_eq!(
+            rows,
+            answer(Tensor::from_columns(&columns, r, inputs).unwrap()),
+            "rank {r}"
+        );
+        // By hand, exactly: every value is a small multiple of 1/128.
+        for (n, y) in rows.iter().enumerate() {
+            let base: f32 = (0..inputs).map(|k| weight[n * inputs + k] * x[k]).sum();
+            let delta: f32 = (0..r)
+                .map(|j| b[n * r + j] * (0..inputs).map(|k| a[j * inputs + k] * x[k]).sum::<f32>())
+                .sum();
+            assert_eq!(*y, base + 0.5 * delta, "rank {r}, row {n}");
+        }
+    }
+}
+
+#[test]
+fn a_classifier_refuses_what_is_not_finite() {
+    let (w, b) = ([1.0f32, 0.0, 0.0, 1.0], [0.0f32; 2]);
+    let layer = (Tensor::from_rows(&w, 2, 2).unwrap(), &b[..]);
+    let layers = [layer, layer];
+    let classifier = XLoraClassifier::new(&layers, true, 2).unwrap();
+    let mut memory = Aligned([0u8; 1024]);
+    let mut cx = Context {
+        kernels: Kernels::portable(),
+        executor: &mut Inline,
+        scratch: &mut memory.0,
+    };
+    let mut s = [0.0; 4];
+    let config = XLoraConfig::DEFAULT;
+    classifier
+        .forward(&[1.0, 2.0, -3.0, -4.0], &config, &mut s, &mut cx)
+        .unwrap();
+    assert_eq!(s[2..], [0.5, 0.5], "ReLU makes both outputs 0");
+    for bad in [f32::NAN, f32::INFINITY] {
+        let e = classifier.forward(&[1.0, 2.0, -3.0, bad], &config, &mut s, &mut cx);
+        assert!(
+            matches!(e, Err(Error::NonFinite { position: 1, .. })),
+            "{e:?}"
+        );
+    }
 }

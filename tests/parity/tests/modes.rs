@@ -6,15 +6,15 @@
 //! order. Each model file, quantisation, group, layout and KV type runs
 //!
 //! * the whole product over a text of 6 + 3 tokens,
-//! * all of it that needs one thread, and one chunk on 3 threads, over a text of 37 + 7 tokens (scoped
-//!   threads are started for each operation: they are most of the time here).
+//! * every way to feed and to guess, one in steps and one on threads over a text of 37 + 7 tokens, which the
+//!   longest chunk does not hold (scoped threads are started for each operation: they are most of the time).
 //!
 //! Each run is compared with the naive one of the other layout too: scalings, effective scalings and logits of
 //! each position, bit by bit, and the tokens.
 
 use parity::subject::{LAYOUTS, Subject};
 use parity::{File, Mode, Setup, Text, Trace, run};
-use pleach::KvType;
+use pleach::{Budget, KvType};
 
 /// Runs all `modes` and returns the naive trace. Panics with the first position, site and bits that differ
 /// from `naive`, or else from the first mode.
@@ -53,7 +53,8 @@ fn same_in(
 fn one_hash(subject: &Subject) {
     let product = Mode::product();
     let mut long: Vec<Mode> = product.clone();
-    long.retain(|m| m.threads == 1);
+    long.retain(|m| m.threads == 1 && m.budget == Budget::UNLIMITED);
+    long.push(Mode::whole(7).budget(1000));
     long.push(Mode::whole(7).threads(3));
     let texts = [
         (&product, Text::new(&subject.prompt[..6], 3)),

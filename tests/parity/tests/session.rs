@@ -205,6 +205,7 @@ fn a_switch_of_routing_catches_up() {
         Routing::AllOnes,
         Routing::Static(&[0.5; 4]),
         Routing::Every(7),
+        Routing::Lag,
     ] {
         let mut memory = arena(&file, &OPTIONS);
         let mut s = session(&file, &OPTIONS, &mut memory);
@@ -236,6 +237,32 @@ fn a_switch_of_routing_catches_up() {
 }
 
 #[test]
+fn exact_after_prompt_forgets_dropped_tokens() {
+    let file = fixture::intent(Storage::Q8);
+    let mut memory = arena(&file, &OPTIONS);
+    let mut s = session(&file, &OPTIONS, &mut memory);
+    s.set_routing(Routing::Prompt).expect("length 0");
+    s.push(&[1, 89, 74, 346, 223, 333, 223, 41]).expect("room");
+    go(&mut s);
+    let held = bits(s.effective_at(7).expect("the held row").row(0, 0));
+    s.rewind(4).expect("shorter");
+    s.push(&[7, 8, 9]).expect("room");
+    go(&mut s);
+    let later = bits(s.effective_at(6).expect("the held row").row(0, 0));
+    assert_eq!(held, later, "later pushes keep the prompt's scalings");
+    // The scaling pass of the dropped tokens must not be attended to.
+    s.set_routing(Routing::Exact).expect("two caches");
+    assert!(s.effective_at(6).is_none(), "routed by another routing");
+    s.push(&[10]).expect("room");
+    go(&mut s);
+    let (_, scalings) = state(&s);
+    assert_eq!(scalings, fresh(&file, &[1, 89, 74, 346, 7, 8, 9, 10]).1);
+    // The same routing again changes nothing.
+    s.set_routing(Routing::Exact).expect("two caches");
+    assert_eq!(state(&s).1, scalings);
+}
+
+#[test]
 fn routings_that_cannot_be_are_refused() {
     let file = fixture::intent(Storage::Q8);
     let one = SessionOptions {
@@ -254,7 +281,7 @@ fn routings_that_cannot_be_are_refused() {
         Routing::Static(&[f32::NAN; 4]),
         Routing::Static(&[1e-30; 4]),
     ] {
-        assert!(s.set_routing(routing).is_err(), "{routing:?}");
+        assert!(is_option(s.set_routing(routing)), "{routing:?}");
     }
     s.push(&[1, 2])
         .expect("routing prompt is the default with one cache");
@@ -498,7 +525,21 @@ fn embedding_rows_equal_their_tokens() {
         go(&mut s);
         assert_eq!(state(&s), fresh(&file, &prompt));
     }
+    // Queued rows that are dropped leave their slots to the next ones.
+    s.rewind(0).expect("0 is never too long");
+    s.push_embeddings(&rows[..10 * 64]).expect("room");
+    s.rewind(2).expect("shorter");
+    s.push_embeddings(&rows[2 * 64..]).expect("room");
+    go(&mut s);
+    assert_eq!(state(&s), fresh(&file, &prompt));
     // Lazy routings may need a token again, and a row is gone by then.
+    s.push(&[5, 6]).expect("room");
+    go(&mut s);
+    s.set_routing(Routing::Lag).expect("its source is a token");
+    assert!(is_refused(s.rewind(12)), "position 11 is a row");
+    s.rewind(13).expect("position 12 is a token");
+    s.set_routing(Routing::Exact).expect("two caches");
+    s.rewind(12).expect("exact needs no row again");
     assert!(is_refused(s.set_routing(Routing::Every(5))));
     s.rewind(0).expect("0 is never too long");
     s.set_routing(Routing::Lag).expect("two caches");
