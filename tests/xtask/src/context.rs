@@ -10,7 +10,7 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// The one target folder: excluded crates share it.
     pub(crate) target: PathBuf,
-    /// Larger products of modes, seeds and sentences.
+    /// More sentences through the firmware.
     pub(crate) full: bool,
 }
 
@@ -34,9 +34,6 @@ impl Context {
             "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
             "aarch64-linux-gnu-gcc",
         );
-        if self.full {
-            c.env("PLEACH_FULL", "1");
-        }
         c
     }
 

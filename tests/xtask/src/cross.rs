@@ -125,7 +125,7 @@ pub(crate) fn hashes(cx: &Context) -> Result<(), String> {
     if native.trim().is_empty() {
         return Err("tests/parity's hashes printed nothing".into());
     }
-    for cpu in CPUS {
+    let emulate = &|cpu: &str| {
         let mut c: Command = cx.command("qemu-aarch64");
         c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
             .arg(cx.built(&format!("{AARCH64}/release"), "hashes"))
@@ -140,8 +140,14 @@ pub(crate) fn hashes(cx: &Context) -> Result<(), String> {
             "qemu-aarch64 -cpu {cpu}: {} lines, all as native",
             native.lines().count()
         );
-    }
-    Ok(())
+        Ok(())
+    };
+    std::thread::scope(|s| {
+        let runs = CPUS.map(|cpu| s.spawn(move || emulate(cpu)));
+        let crashed = || Err("a thread of xtask panicked".to_owned());
+        runs.into_iter()
+            .try_for_each(|r| r.join().unwrap_or_else(|_| crashed()))
+    })
 }
 
 /// The test that no subnormal takes part, with aarch64's float status register.

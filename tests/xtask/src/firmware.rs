@@ -23,7 +23,6 @@ const EXPECTED: &str = "examples/intent/expected.txt";
 /// The step of `cargo xtask test`.
 pub(crate) fn step(cx: &Context) -> Result<(), String> {
     run(cx, COUNT, SEED, false)?;
-    // Other sentences each time the larger run is asked for would not be reproducible; more of them are.
     if cx.full {
         run(cx, 100, SEED + 1, false)
     } else {

@@ -33,7 +33,7 @@ enum Command {
         /// Install what is missing (rustup; apt-get as root). Every command is shown before it runs
         #[arg(long)]
         install: bool,
-        /// Larger products of modes, seeds and sentences (sets PLEACH_FULL=1 for the tests)
+        /// A hundred more sentences through the firmware
         #[arg(long)]
         full: bool,
         /// Steps to run, in the order of the list below
