@@ -200,8 +200,8 @@ impl<'b, 'a> Session<'b, 'a> {
                 .unwrap_or(0)
         };
         for (i, row) in rows.chunks_exact(hidden.max(1)).enumerate() {
-            let slots = self.state.embeddings.chunks_exact_mut(hidden.max(1));
-            if let Some(to) = slots.skip(slot(i)).next() {
+            let mut slots = self.state.embeddings.chunks_exact_mut(hidden.max(1));
+            if let Some(to) = slots.nth(slot(i)) {
                 to.iter_mut().zip(row).for_each(|(t, v)| *t = *v);
             }
         }
