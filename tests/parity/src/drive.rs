@@ -105,7 +105,12 @@ fn reroute(session: &mut Session<'_, '_>, random: &mut Random) {
         _ => Routing::Base,
     };
     if let Err(e) = session.set_routing(routing) {
-        assert!(matches!(e, Error::Refused { .. }), "{routing:?}: {e}");
+        // A damaged model may have no experts at all: then `only` names one that is not there.
+        let none = experts == 0 && matches!(e, Error::Option { .. });
+        assert!(
+            none || matches!(e, Error::Refused { .. }),
+            "{routing:?}: {e}"
+        );
         session.set_routing(Routing::Base).expect("always possible");
     }
     let rule = random.pick(&[
