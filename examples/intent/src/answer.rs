@@ -33,15 +33,15 @@ pub(crate) struct Answer {
 
 /// Why a sentence was not answered.
 pub(crate) enum Fault {
-    /// The core refused; the session serves the next sentence.
-    Refused(Error),
+    /// The sentence does not fit; the session serves the next one.
+    Refused(&'static str),
     /// The program is wrong, or the blob is not for it.
     Broken(&'static str),
 }
 
 impl From<Error> for Fault {
     fn from(e: Error) -> Self {
-        Fault::Refused(e)
+        Fault::Refused(e.why())
     }
 }
 
@@ -172,7 +172,9 @@ fn encode(
     };
     let mut scratch = [0; Tokenizer::scratch_len(WORD)];
     tokens.resize_default(TOKENS).map_err(|_| FULL)?;
-    let n = tokenizer.encode(&prompt, options, &mut scratch, tokens)?;
+    let n = tokenizer
+        .encode(&prompt, options, &mut scratch, tokens)
+        .map_err(|_| Fault::Refused("more tokens than the context, or a word of over 64 bytes"))?;
     tokens.truncate(n);
     Ok(())
 }

@@ -11,7 +11,7 @@ mod answer;
 use answer::{Answer, Fault};
 use pleach::{Aligned, Error, KvType, Model, Session, SessionOptions};
 use pleach_mcu::count::Instructions;
-use pleach_mcu::input::Lines;
+use pleach_mcu::input::{InputError, Lines};
 use pleach_mcu::{entry, finish, log, memory};
 use static_cell::ConstStaticCell;
 
@@ -44,13 +44,21 @@ fn run() -> Result<(), &'static str> {
 
     let mut lines = Lines::<192>::from_args();
     let lines = lines.as_mut().map_err(|e| e.why())?;
-    while let Some(sentence) = lines.next_line().map_err(|e| e.why())? {
+    loop {
+        let sentence = match lines.next_line() {
+            Ok(Some(sentence)) => sentence,
+            Ok(None) => break,
+            Err(InputError::Host) => return Err(InputError::Host.why()),
+            Err(e) => {
+                log!("refused: {}", e.why());
+                continue;
+            }
+        };
         log!("> {}", sentence);
         session.rewind(0).map_err(|e| e.why())?;
         match answer.to(sentence, session, &instructions) {
             Ok(()) => report(&answer),
-            // A sentence that does not fit the context, say.
-            Err(Fault::Refused(e)) => log!("refused: {} (error {})", e.why(), e.code()),
+            Err(Fault::Refused(why)) => log!("refused: {}", why),
             Err(Fault::Broken(why)) => return Err(why),
         }
     }

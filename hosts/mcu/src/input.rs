@@ -77,7 +77,8 @@ impl<const N: usize> Lines<N> {
         }
     }
 
-    /// The next line without its end, or `None` after the last.
+    /// The next line without its end, or `None` after the last. A line that is refused is skipped: the next
+    /// call reads the one after it.
     pub fn next_line(&mut self) -> Result<Option<&str>, InputError> {
         self.buffer
             .copy_within(self.taken.min(self.filled)..self.filled.min(N), 0);
@@ -91,6 +92,10 @@ impl<const N: usize> Lines<N> {
                 break searched + at;
             }
             searched = self.filled;
+            if searched == N {
+                self.skip_line()?;
+                return Err(InputError::TooLong);
+            }
             match self.read()? {
                 0 if self.filled == 0 => return Ok(None),
                 0 => {
@@ -105,11 +110,24 @@ impl<const N: usize> Lines<N> {
         Ok(Some(line.strip_suffix('\r').unwrap_or(line)))
     }
 
+    /// Drops what is buffered and the rest of the line.
+    fn skip_line(&mut self) -> Result<(), InputError> {
+        loop {
+            self.filled = 0;
+            self.filled = self.read()?;
+            let new = self.buffer.get(..self.filled).unwrap_or(&[]);
+            if let Some(at) = new.iter().position(|&b| b == b'\n') {
+                self.taken = at + 1;
+                return Ok(());
+            }
+            if new.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     fn read(&mut self) -> Result<usize, InputError> {
         let room = self.buffer.get_mut(self.filled..).unwrap_or(&mut []);
-        if room.is_empty() {
-            return Err(InputError::TooLong);
-        }
         match &mut self.source {
             Source::Stdin(s) => s.read(room),
             Source::File(f) => f.read(room),

@@ -11,7 +11,7 @@
 //! | [`count`] | instructions executed (under QEMU's `-icount shift=0`) |
 //! | [`memory`] | `.data`, `.bss`, and how deep the stack has been |
 //!
-//! No heap, and `unsafe` only in [`memory`] and in the two handlers of [`start`] and [`count`].
+//! No heap, and `unsafe` only in [`memory`] and in the fault handler of [`start`].
 
 #![no_std]
 
