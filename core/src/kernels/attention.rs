@@ -197,7 +197,7 @@ impl AttentionJob<'_> {
 }
 
 /// Writes one position's keys or values into a layer's cache: the clamp, flush and rounding of
-/// arithmetic.md, *Attention*, where it is f16.
+/// ARITHMETIC.md, *Attention*, where it is f16.
 pub(crate) fn store(cache: &mut [u8], kv: KvType, index: usize, value: f32) {
     match kv {
         KvType::F32 => {

@@ -90,7 +90,7 @@ fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
     all.get(at..at.saturating_add(len)).unwrap_or(&[])
 }
 
-/// Quantises one column: per group amax, scale, values, sum (arithmetic.md, *Activation panel*).
+/// Quantises one column: per group amax, scale, values, sum (ARITHMETIC.md, *Activation panel*).
 ///
 /// Shapes: `x` `[K]`; `q` `[K padded to 4]`, written; `sx`, `sum` `[groups]`, written. Returns `false` if a
 /// value is not finite; the outputs are then unspecified.

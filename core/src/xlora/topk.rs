@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn by_the_text() {
-        // xlora-semantics.md: no renormalisation; softmax twice gives [.5498, .4502, 0].
+        // PEFT does not renormalise; softmax twice gives [.5498, .4502, 0].
         assert_eq!(effective(&[0.5, 0.3, 0.2], Some(2), false), [0.5, 0.3, 0.0]);
         let twice = effective(&[0.5, 0.3, 0.2], Some(2), true);
         assert!((twice[0] - 0.5498).abs() < 1e-4 && (twice[1] - 0.4502).abs() < 1e-4);

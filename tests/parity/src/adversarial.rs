@@ -1,5 +1,5 @@
 //! Checkpoints made to be hard on the arithmetic, from a seed: sizes that are no multiple of anything,
-//! values at the edges that arithmetic.md names. Each is a folder as PEFT saves it, packed by the packer.
+//! values at the edges that ARITHMETIC.md names. Each is a folder as PEFT saves it, packed by the packer.
 //!
 //! | recipe | what is in it |
 //! |---|---|

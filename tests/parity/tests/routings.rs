@@ -240,7 +240,7 @@ fn static_scalings_of_one_token_are_exact_for_it() {
     }
 }
 
-/// Sweeps a token as design.md states them.
+/// Sweeps a token as ARCHITECTURE.md states them.
 #[test]
 fn sweeps_of_each_routing() {
     let file = fixture::intent(Storage::F16);

@@ -42,7 +42,7 @@ const MAX_HEAD_DIM: u32 = 1 << 12;
 const MAX_EXPERTS: u16 = 1 << 10;
 const MAX_DEPTH: u32 = 1 << 6;
 
-/// Smallest and largest magnitude of the factors in the config (arithmetic.md, *Elementwise*): 2^-24, 65504.
+/// Smallest and largest magnitude of the factors in the config (ARITHMETIC.md, *Elementwise*): 2^-24, 65504.
 const MIN_FACTOR: f32 = 5.960_464_5e-8;
 const MAX_FACTOR: f32 = 65504.0;
 /// Smallest inverse frequency, 2^-28: below those of real models, and far above where a product of the cosine's
