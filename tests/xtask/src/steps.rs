@@ -82,7 +82,7 @@ pub(crate) static STEPS: &[Step] = &[
         what: "unit, property, parity (PEFT's numbers, one hash over all modes), command-line and doc tests",
         needs: &[],
         // In one go: a part of the workspace by itself would build the dependencies again, with other features.
-        run: Run::Cargo(&["test --workspace"]),
+        run: Run::Cargo(&["test --workspace --no-fail-fast"]),
     },
     Step {
         name: "docs",
