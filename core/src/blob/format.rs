@@ -16,6 +16,8 @@ pub const EXPERT_MAGIC: [u8; 8] = *b"PLEXPERT";
 pub const SECTION_ALIGN: usize = 64;
 /// Alignment of tensor data within a section, in bytes.
 pub const DATA_ALIGN: usize = 16;
+/// Longest chat template, in bytes.
+pub const MAX_TEMPLATE: usize = 1 << 16;
 /// "None" in the token fields of the config.
 pub const NO_TOKEN: u32 = u32::MAX;
 /// "No layer" in a tensor's `layer` field.
@@ -123,6 +125,8 @@ pub enum SectionKind {
     Tokenizer = 8,
     /// JSON for people: source names and versions. May be absent.
     Provenance = 9,
+    /// The chat template: UTF-8 Jinja of at most [`MAX_TEMPLATE`] bytes. May be absent.
+    Template = 10,
 }
 
 impl SectionKind {
@@ -138,6 +142,7 @@ impl SectionKind {
             7 => SectionKind::Names,
             8 => SectionKind::Tokenizer,
             9 => SectionKind::Provenance,
+            10 => SectionKind::Template,
             _ => return None,
         })
     }
@@ -154,7 +159,19 @@ impl SectionKind {
             SectionKind::Names => "names",
             SectionKind::Tokenizer => "tokenizer",
             SectionKind::Provenance => "provenance",
+            SectionKind::Template => "template",
         }
+    }
+
+    /// Whether it holds text, which no forward pass reads, rather than tensors or tables.
+    pub const fn is_text(self) -> bool {
+        matches!(
+            self,
+            SectionKind::Names
+                | SectionKind::Tokenizer
+                | SectionKind::Provenance
+                | SectionKind::Template
+        )
     }
 }
 

@@ -27,7 +27,8 @@
 //!   site, name and key, then the panels in site order, A before B, tiled as above. The bytes of an expert
 //!   section are the bytes of an expert file. Base and site hashes must be the model's.
 //! * **Names**: `u32` count (= sites), `count + 1` ascending `u32` offsets into the UTF-8 bytes that follow.
-//! * **Tokenizer**: see [`tokenizer`](crate::tokenizer). **Provenance**: UTF-8 JSON.
+//! * **Tokenizer**: see [`tokenizer`](crate::tokenizer). **Provenance**: UTF-8 JSON. **Template**:
+//!   UTF-8 Jinja, at most 64 KiB.
 //!
 //! `parse` reads tables only, and proves all that safety needs. CRCs of the sections and the values of
 //! weights and scales are [`Model::verify`]'s: an unverified file is safe, but only a verified one has the

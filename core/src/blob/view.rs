@@ -31,6 +31,7 @@ pub struct Model<'b> {
     pub(crate) names: Option<&'b [u8]>,
     pub(crate) tokenizer: Option<&'b [u8]>,
     pub(crate) provenance: Option<&'b str>,
+    pub(crate) template: Option<&'b str>,
     /// Row of expert 0 in the section table.
     pub(crate) first_expert: usize,
     pub(crate) replaced: &'b [ExpertFile<'b>],
@@ -193,6 +194,11 @@ impl<'b> Model<'b> {
     /// Where the weights came from: JSON for people.
     pub const fn provenance(&self) -> Option<&'b str> {
         self.provenance
+    }
+
+    /// The chat template: Jinja, for hosts that can run it.
+    pub const fn chat_template(&self) -> Option<&'b str> {
+        self.template
     }
 
     /// Bytes of the file.

@@ -85,15 +85,11 @@ impl Report {
             .sum()
     }
 
-    /// Bytes of header, tables and alignment: all that is neither tensor nor tokenizer, names or provenance.
+    /// Bytes of header, tables and alignment: all that is neither tensor nor text.
     pub fn table_bytes(&self) -> u64 {
         let tensors: u64 = self.tensors.iter().map(|t| t.bytes).sum();
-        let texts = [
-            SectionKind::Names,
-            SectionKind::Tokenizer,
-            SectionKind::Provenance,
-        ];
-        let texts: u64 = texts.into_iter().map(|k| self.bytes(k)).sum();
+        let texts = self.sections.iter().filter(|s| s.kind.is_text());
+        let texts: u64 = texts.map(|s| s.bytes).sum();
         self.file_bytes.saturating_sub(tensors + texts)
     }
 

@@ -85,12 +85,7 @@ fn every_byte_of_every_table() {
                 continue;
             }
             // Texts are many bytes of one kind, and no session reads them.
-            let text = matches!(
-                region,
-                Region::Table(
-                    SectionKind::Names | SectionKind::Tokenizer | SectionKind::Provenance
-                )
-            );
+            let text = matches!(region, Region::Table(kind) if kind.is_text());
             for at in range {
                 let old = file.bytes()[at];
                 let damage = |blob: &mut Bytes, new: u8| {

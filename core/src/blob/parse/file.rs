@@ -82,6 +82,7 @@ pub(super) struct SectionSlices<'b> {
     pub(super) names: Option<&'b [u8]>,
     pub(super) tokenizer: Option<&'b [u8]>,
     pub(super) provenance: Option<&'b [u8]>,
+    pub(super) template: Option<&'b [u8]>,
     pub(super) first_expert: usize,
     pub(super) experts: u16,
 }
@@ -115,6 +116,7 @@ pub(super) const fn sections<'b>(
         names: None,
         tokenizer: None,
         provenance: None,
+        template: None,
         first_expert: 0,
         experts: 0,
     };
@@ -174,6 +176,7 @@ pub(super) const fn sections<'b>(
             SectionKind::Names => s.names = Some(part),
             SectionKind::Tokenizer => s.tokenizer = Some(part),
             SectionKind::Provenance => s.provenance = Some(part),
+            SectionKind::Template => s.template = Some(part),
             SectionKind::Expert => {
                 if s.experts == 0 {
                     s.first_expert = i;

@@ -93,6 +93,7 @@ impl<'b> Model<'b> {
             names: s.names,
             tokenizer: s.tokenizer,
             provenance: None,
+            template: None,
             first_expert: s.first_expert,
             replaced: &[],
             widest_ranks: 0,
@@ -130,6 +131,16 @@ impl<'b> Model<'b> {
                 Err(_) => {
                     return Err(Error::Config {
                         why: "the provenance is not UTF-8",
+                    });
+                }
+            }
+        }
+        if let Some(t) = s.template {
+            match core::str::from_utf8(t) {
+                Ok(text) if t.len() <= format::MAX_TEMPLATE => model.template = Some(text),
+                _ => {
+                    return Err(Error::Config {
+                        why: "the chat template is not UTF-8, or longer than 64 KiB",
                     });
                 }
             }

@@ -145,11 +145,7 @@ pub(crate) fn kind(section: &SectionEntry) -> &'static str {
 }
 
 fn is_text(section: &SectionEntry) -> bool {
-    use SectionKind as K;
-    matches!(
-        SectionKind::from_number(section.kind),
-        Some(K::Names | K::Tokenizer | K::Provenance)
-    )
+    SectionKind::from_number(section.kind).is_some_and(SectionKind::is_text)
 }
 
 fn part<'b>(bytes: &'b [u8], section: &SectionEntry) -> &'b [u8] {
