@@ -8,7 +8,7 @@ use crate::kernels::attention::LANES;
 use crate::kernels::layout::{K_STEP, groups, round_up};
 use crate::kernels::linear::Choice;
 use crate::session::column::Column;
-use crate::session::options::{Caches, LogitsKind, SessionOptions, Speculate};
+use crate::session::options::{Caches, LogitsKind, MAX_CONTEXT, SessionOptions, Speculate};
 
 /// Number of elements of each part of the arena, in the order in which they lie there.
 #[derive(Clone, Copy, Debug)]
@@ -156,38 +156,117 @@ impl Sizes {
         }
     }
 
+    /// Name, what it holds, number of elements and bytes of one, in the order in which they lie in the arena.
+    const fn parts(&self) -> [(&'static str, &'static str, usize, usize); ARENA_PARTS] {
+        [
+            (
+                "columns",
+                "the sweep's tokens, by pass",
+                self.columns,
+                size_of::<Column>(),
+            ),
+            (
+                "picks",
+                "columns that the classifier or the head works on",
+                self.picks,
+                2,
+            ),
+            ("residual", "the residual stream", self.residual, 4),
+            ("input", "input of the next matrices", self.input, 4),
+            ("panel", "the same, in int8", self.panel, 1),
+            ("panel_scales", "its scales", self.panel_groups, 4),
+            ("panel_sums", "its sums", self.panel_groups, 4),
+            (
+                "output",
+                "outputs of matrices, classifier and head",
+                self.output,
+                4,
+            ),
+            ("ranks", "r-vectors of the selected experts", self.ranks, 4),
+            (
+                "choices",
+                "the selected experts",
+                self.choices,
+                size_of::<Choice>(),
+            ),
+            ("gates", "their gates", self.gates, 4),
+            (
+                "scores",
+                "attention scores, or the classifier's layers",
+                self.scores,
+                4,
+            ),
+            ("rows", "scalings, as given and effective", self.rows, 4),
+            (
+                "row_positions",
+                "whose scalings they are",
+                self.row_positions,
+                4,
+            ),
+            ("logits", "logits that the caller reads", self.logits, 4),
+            ("tokens", "the text", self.tokens, 4),
+            ("embeddings", "embedding rows that wait", self.embeddings, 4),
+            ("log", "the scalings log", self.log, 4),
+            ("log_marks", "its forwards", self.log_marks, 4),
+            ("kv", "keys and values", self.kv, 1),
+        ]
+    }
+
+    /// Where each part lies.
+    const fn map(&self) -> [ArenaPart; ARENA_PARTS] {
+        let mut map = [ArenaPart::EMPTY; ARENA_PARTS];
+        let parts = self.parts();
+        let (mut slots, mut rest): (&mut [ArenaPart], &[_]) = (&mut map, &parts);
+        let mut offset = 0usize;
+        while let (Some((slot, more)), Some(((name, holds, count, size), tail))) =
+            (slots.split_first_mut(), rest.split_first())
+        {
+            let bytes = part_bytes(*count, *size);
+            *slot = ArenaPart {
+                name,
+                holds,
+                offset,
+                bytes,
+            };
+            offset = offset.saturating_add(bytes);
+            (slots, rest) = (more, tail);
+        }
+        map
+    }
+
     /// Bytes of the whole arena.
     pub(crate) const fn bytes(&self) -> usize {
-        let mut sum = 0usize;
-        let parts = [
-            (self.columns, size_of::<Column>()),
-            (self.picks, 2),
-            (self.residual, 4),
-            (self.input, 4),
-            (self.panel, 1),
-            (self.panel_groups, 4),
-            (self.panel_groups, 4),
-            (self.output, 4),
-            (self.ranks, 4),
-            (self.choices, size_of::<Choice>()),
-            (self.gates, 4),
-            (self.scores, 4),
-            (self.rows, 4),
-            (self.row_positions, 4),
-            (self.logits, 4),
-            (self.tokens, 4),
-            (self.embeddings, 4),
-            (self.log, 4),
-            (self.log_marks, 4),
-            (self.kv, 1),
-        ];
-        let mut rest: &[(usize, usize)] = &parts;
-        while let Some(((count, size), tail)) = rest.split_first() {
-            sum = sum.saturating_add(part_bytes(*count, *size));
-            rest = tail;
+        let map = self.map();
+        match map.last() {
+            Some(last) => last.offset.saturating_add(last.bytes),
+            None => 0,
         }
-        sum
     }
+}
+
+/// Number of parts of an arena.
+pub const ARENA_PARTS: usize = 20;
+
+/// One part of a session's arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaPart {
+    /// Its name: a word, the same in every version that has the part.
+    pub name: &'static str,
+    /// What it holds, for people.
+    pub holds: &'static str,
+    /// Where it begins, in bytes from the arena's start: a multiple of 16.
+    pub offset: usize,
+    /// Bytes that it takes, rounded up to 16; 0 where the options need none.
+    pub bytes: usize,
+}
+
+impl ArenaPart {
+    const EMPTY: Self = Self {
+        name: "",
+        holds: "",
+        offset: 0,
+        bytes: 0,
+    };
 }
 
 impl Model<'_> {
@@ -196,6 +275,42 @@ impl Model<'_> {
     /// A blob with an absurd shape gives `usize::MAX`.
     pub const fn arena_bytes(&self, options: &SessionOptions) -> usize {
         Sizes::of(self, options).bytes()
+    }
+
+    /// The parts of that arena in the order in which they lie in it: without gaps, and their bytes sum to
+    /// [`Model::arena_bytes`].
+    ///
+    /// ```
+    /// use pleach::session::ArenaPart;
+    /// use pleach::{Model, SessionOptions};
+    /// const fn kv_bytes(model: &Model<'_>, options: &SessionOptions) -> usize {
+    ///     match model.arena_map(options).last() {
+    ///         Some(ArenaPart { bytes, .. }) => *bytes,
+    ///         None => 0,
+    ///     }
+    /// }
+    /// ```
+    pub const fn arena_map(&self, options: &SessionOptions) -> [ArenaPart; ARENA_PARTS] {
+        Sizes::of(self, options).map()
+    }
+
+    /// The largest context, up to 131072, with which a session with otherwise these options needs no more
+    /// than `bytes`; `None` if not even one token fits.
+    pub const fn largest_context(&self, options: &SessionOptions, bytes: usize) -> Option<u32> {
+        let (mut fits, mut fails) = (0, MAX_CONTEXT + 1);
+        while fails - fits > 1 {
+            let context = fits + (fails - fits) / 2;
+            let tried = SessionOptions {
+                context,
+                ..*options
+            };
+            if self.arena_bytes(&tried) <= bytes {
+                fits = context;
+            } else {
+                fails = context;
+            }
+        }
+        if fits == 0 { None } else { Some(fits) }
     }
 }
 
@@ -251,7 +366,10 @@ impl<'a> State<'a> {
         options: &SessionOptions,
         arena: &'a mut [u8],
     ) -> Result<Self, Error> {
-        let s = Sizes::of(model, options);
+        Self::carve_parts(&Sizes::of(model, options), arena)
+    }
+
+    fn carve_parts(s: &Sizes, arena: &'a mut [u8]) -> Result<Self, Error> {
         let found = arena.len();
         let arena = arena.get_mut(..s.bytes()).ok_or(Error::ArenaTooSmall {
             needed: s.bytes() as u64,
@@ -298,4 +416,74 @@ pub(crate) fn scalings_row(
         .saturating_add(effective as usize)
         .saturating_mul(width);
     rows.get(at..at.saturating_add(width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::Aligned;
+
+    /// The map and the carver read the parts in the same order, at the same places.
+    #[test]
+    fn the_map_says_where_parts_are_carved() {
+        let sizes = Sizes {
+            columns: 1,
+            picks: 3,
+            residual: 2,
+            input: 5,
+            panel: 17,
+            panel_groups: 6,
+            output: 9,
+            ranks: 13,
+            choices: 3,
+            gates: 18,
+            scores: 21,
+            rows: 26,
+            row_positions: 30,
+            logits: 33,
+            tokens: 38,
+            embeddings: 42,
+            log: 45,
+            log_marks: 50,
+            kv: 211,
+        };
+        let map = sizes.map();
+        let mut arena = Aligned([0u8; 4096]);
+        let start = arena.0.as_ptr() as usize;
+        let s = State::carve_parts(&sizes, &mut arena.0).unwrap();
+        let at = |name: &str| map.iter().find(|p| p.name == name).unwrap();
+        macro_rules! check {
+            ($($part:ident),*) => {
+                assert_eq!([$(stringify!($part)),*], map.map(|p| p.name));
+                $(
+                    let (part, bytes) = (at(stringify!($part)), size_of_val(&*s.$part));
+                    assert_eq!(s.$part.as_ptr() as usize - start, part.offset, "{}", part.name);
+                    assert_eq!(round_up(bytes, 16), part.bytes, "{}", part.name);
+                )*
+            };
+        }
+        check!(
+            columns,
+            picks,
+            residual,
+            input,
+            panel,
+            panel_scales,
+            panel_sums,
+            output,
+            ranks,
+            choices,
+            gates,
+            scores,
+            rows,
+            row_positions,
+            logits,
+            tokens,
+            embeddings,
+            log,
+            log_marks,
+            kv
+        );
+        assert_eq!(map.iter().map(|p| p.bytes).sum::<usize>(), sizes.bytes());
+    }
 }

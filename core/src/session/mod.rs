@@ -15,6 +15,7 @@ mod schedule;
 mod steps;
 mod sweep;
 
+pub use arena::{ARENA_PARTS, ArenaPart};
 pub(crate) use column::Column;
 pub use log::ScalingsLog;
 pub use schedule::{Guess, GuessRule};

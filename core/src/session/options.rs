@@ -6,7 +6,7 @@ use crate::blob::Model;
 use crate::error::Error;
 
 /// Positions that the arithmetic of the rotary embedding is tested for.
-const MAX_CONTEXT: u32 = 1 << 17;
+pub(crate) const MAX_CONTEXT: u32 = 1 << 17;
 /// Columns fit the records' 16-bit fields.
 const MAX_CHUNK: u32 = 1 << 12;
 
@@ -50,7 +50,7 @@ pub enum Speculate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SessionOptions {
-    /// Tokens that the session can hold, 1..=131072.
+    /// Tokens that the session can hold, 1..=131072, and at most the base's attention [`window`](Model::window).
     pub context: u32,
     /// Tokens of a prompt that one sweep takes, 1..=4096.
     pub chunk: u32,
@@ -92,6 +92,10 @@ impl SessionOptions {
     pub(crate) const fn check(&self, model: &Model<'_>) -> Result<(), Error> {
         let why = if self.context == 0 || self.context > MAX_CONTEXT {
             "context must lie within 1..=131072"
+        } else if let Some(window) = model.window()
+            && self.context > window
+        {
+            "context is larger than the attention window of the base"
         } else if self.chunk == 0 || self.chunk > MAX_CHUNK {
             "chunk must lie within 1..=4096"
         } else if !matches!(self.speculate, Speculate::Off)
