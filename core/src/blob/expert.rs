@@ -64,6 +64,11 @@ impl<'b> Expert<'b> {
         self.bytes.len()
     }
 
+    /// Its header: the hashes of what it is bound to, and its group.
+    pub const fn header(&self) -> ExpertHeader {
+        self.header
+    }
+
     /// The record of site `n`; `None` if the expert does not target it.
     pub(crate) const fn record(&self, n: usize) -> Option<ExpertSite> {
         match site_record(self.bytes, self.header.sites as usize, n) {
@@ -89,20 +94,24 @@ impl<'b> Expert<'b> {
     }
 
     /// The panels at `site`; `None` if the expert does not target it.
-    pub fn lora(&self, site: &Site) -> Option<Lora<'b>> {
-        let r = self.record(site.number)?;
-        let (a_dtype, a_layout) = r.a_kind()?;
+    pub const fn lora(&self, site: &Site) -> Option<Lora<'b>> {
+        let Some(r) = self.record(site.number) else {
+            return None;
+        };
+        let (Some((a_dtype, a_layout)), Some(b_dtype)) = (r.a_kind(), Dtype::from_tag(r.b_dtype))
+        else {
+            return None;
+        };
+        let (Some(a), Some(b)) = (
+            self.panel(r.a_offset, r.a_length),
+            self.panel(r.b_offset, r.b_length),
+        ) else {
+            return None;
+        };
         let rank = r.rank as usize;
         let (rows, cols) = match site.module {
             format::Module::Embed => (site.inputs, rank),
             _ => (rank, site.inputs),
-        };
-        let part = |offset: u32, length: u32| {
-            format::slice(
-                self.bytes,
-                (offset as usize).saturating_mul(format::DATA_ALIGN),
-                length as usize,
-            )
         };
         Some(Lora {
             a: Tensor {
@@ -112,17 +121,17 @@ impl<'b> Expert<'b> {
                 rows,
                 cols,
                 group: self.header.group as usize,
-                data: part(r.a_offset, r.a_length)?,
+                data: a,
             },
-            b: BPanel::packed(
-                Dtype::from_tag(r.b_dtype)?,
-                r.b_scale_exp,
-                site.outputs,
-                rank,
-                part(r.b_offset, r.b_length)?,
-            ),
+            b: BPanel::packed(b_dtype, r.b_scale_exp, site.outputs, rank, b),
             scale: r.scale,
         })
+    }
+
+    /// Bytes at an offset of a site record, which counts in units of 16.
+    const fn panel(&self, offset: u32, length: u32) -> Option<&'b [u8]> {
+        let start = (offset as usize).saturating_mul(format::DATA_ALIGN);
+        format::slice(self.bytes, start, length as usize)
     }
 
     pub(crate) const fn raw(&self) -> &'b [u8] {

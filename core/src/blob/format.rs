@@ -298,6 +298,10 @@ pub enum Role {
     AttnNorm = 3,
     /// `[1][hidden]` f32 weight of the norm before the MLP.
     MlpNorm = 4,
+    /// `[1][head_dim]` f32 weight of the norm of each query head.
+    QNorm = 5,
+    /// `[1][head_dim]` f32 weight of the norm of each key head.
+    KNorm = 6,
     /// A [`Module`]'s `[out][in]` weight: 16 + its number.
     Weight = 16,
     /// A [`Module`]'s `[1][out]` f32 bias: 32 + its number.
@@ -579,26 +583,29 @@ pub enum CacheKind {
     State = 2,
 }
 
+/// In [`LayerRecord::norm_flags`]: each head of q and k passes an RMSNorm before the rotary embedding.
+pub const NORM_QK: u8 = 4;
+
 /// One row of the layer table. A model family is data here, not code.
 ///
 /// | offset | type | field |
 /// |---|---|---|
 /// | 0 | u8 | norm: 1 = RMSNorm before attention and MLP |
-/// | 1 | u8 | norm flags (1 + w, post, QK): 0 in this version |
+/// | 1 | u8 | norm flags: 0 or [`NORM_QK`] (1, 2 are reserved for 1 + w, post) |
 /// | 2 | u8 | activation: 1 = SwiGLU |
 /// | 3 | u8 | cache: [`CacheKind`] |
 /// | 4 | u8 | mask of the [`Module`]s with a bias |
 /// | 5 | u8 | mask of the modules that are sites |
-/// | 6 | u8 | rope: 0 = none, 1 = pairs (i, i + dim/2) |
+/// | 6 | u8 | rope: 0 = none, 1 = pairs (i, i + dim/2), where the config has a rope_dim |
 /// | 7 | u8 | causal: 1 |
-/// | 8 | u32 | window: 0 |
+/// | 8 | u32 | window: positions that attention looks back on, its own included; 0 = all |
 /// | 12 | u16 | number of the layer's first tensor in the base's table |
 /// | 14 | u16 | number of the layer's first site |
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerRecord {
     /// Kind of norm.
     pub norm: u8,
-    /// Flags of the norm.
+    /// Flags of the norm: 0 or [`NORM_QK`].
     pub norm_flags: u8,
     /// Activation.
     pub act: u8,
@@ -612,7 +619,7 @@ pub struct LayerRecord {
     pub rope: u8,
     /// Whether attention is causal.
     pub causal: u8,
-    /// Attention window, 0 for none.
+    /// Attention window, 0 for none. No session is longer than it, so it never hides a position.
     pub window: u32,
     /// First tensor.
     pub first_tensor: u16,
@@ -621,6 +628,23 @@ pub struct LayerRecord {
 }
 
 impl LayerRecord {
+    /// Whether the heads of q and k are normed.
+    pub const fn qk_norm(&self) -> bool {
+        self.norm_flags & NORM_QK != 0
+    }
+
+    /// The layer's tensors in the base's table: [`LAYER_TENSORS`], [`QK_TENSORS`] with
+    /// [`NORM_QK`], a bias for each bit of `bias_mask`.
+    pub const fn tensors(&self) -> usize {
+        self.before_biases() + self.bias_mask.count_ones() as usize
+    }
+
+    /// Those of them that come before the biases.
+    pub(crate) const fn before_biases(&self) -> usize {
+        let qk = if self.qk_norm() { QK_TENSORS.len() } else { 0 };
+        LAYER_TENSORS.len() + qk
+    }
+
     /// Reads the fields.
     pub const fn decode(b: &[u8; LAYER_BYTES]) -> Self {
         Self {
@@ -971,8 +995,8 @@ impl ExpertSite {
 }
 
 /// The tensors of a layer, in the order in which they stand in the base's table: both norms and seven
-/// weights (attn_norm, q, k, v, o, mlp_norm, gate, up, down), then the biases of `bias_mask` in module
-/// order.
+/// weights (attn_norm, q, k, v, o, mlp_norm, gate, up, down); then, with [`NORM_QK`], [`QK_TENSORS`]; then
+/// the biases of `bias_mask` in module order.
 pub const LAYER_TENSORS: [u16; 9] = [
     Role::AttnNorm as u16,
     Role::Weight as u16 + Module::Q as u16,
@@ -984,3 +1008,6 @@ pub const LAYER_TENSORS: [u16; 9] = [
     Role::Weight as u16 + Module::Up as u16,
     Role::Weight as u16 + Module::Down as u16,
 ];
+
+/// The norms of q's and k's heads, of layers with [`NORM_QK`].
+pub const QK_TENSORS: [u16; 2] = [Role::QNorm as u16, Role::KNorm as u16];

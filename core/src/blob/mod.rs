@@ -17,7 +17,8 @@
 //!   tensor table. Data tile the rest: the first tensor at the end of the table, each next one at the first
 //!   multiple of 16 after the end of the one before, the section ends with the last. The base holds
 //!   `Embed`, `Head` (unless tied), `FinalNorm`, then per layer the
-//!   [`LAYER_TENSORS`](format::LAYER_TENSORS) and the biases of its `bias_mask` in module order. Weights
+//!   [`LAYER_TENSORS`](format::LAYER_TENSORS), [`QK_TENSORS`](format::QK_TENSORS) where its flags name the
+//!   QK norm, and the biases of its `bias_mask` in module order. Weights
 //!   are `q8`, `f16` or `f32` in layout `rows` or `r16k4`; vectors are `f32`, `rows`, one row. The
 //!   classifier holds weight and bias per layer, `f16` or `f32`; bit 0 of its flags says that a ReLU stands
 //!   between layers; widths chain from `hidden` to `experts` (times `sites` when layerwise).

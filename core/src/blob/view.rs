@@ -155,21 +155,24 @@ impl<'b> Model<'b> {
     }
 
     /// The expert with this class index: the replacement of [`Model::with_experts`], or the blob's own.
-    pub fn expert(&self, class: usize) -> Option<Expert<'b>> {
-        for file in self.replaced {
+    pub const fn expert(&self, class: usize) -> Option<Expert<'b>> {
+        let mut rest = self.replaced;
+        while let Some((file, tail)) = rest.split_first() {
             if file.class() == class {
                 return Some(file.expert());
             }
+            rest = tail;
         }
         if class >= self.n_experts() {
             return None;
         }
-        let entry = self.section_entry(self.first_expert + class)?;
-        Expert::view(format::slice(
-            self.bytes,
-            entry.offset as usize,
-            entry.length as usize,
-        )?)
+        let Some(entry) = self.section_entry(self.first_expert + class) else {
+            return None;
+        };
+        match format::slice(self.bytes, entry.offset as usize, entry.length as usize) {
+            Some(bytes) => Expert::view(bytes),
+            None => None,
+        }
     }
 
     /// The expert with this name or key.
@@ -199,6 +202,11 @@ impl<'b> Model<'b> {
     /// The chat template: Jinja, for hosts that can run it.
     pub const fn chat_template(&self) -> Option<&'b str> {
         self.template
+    }
+
+    /// The files whose experts stand in the place of the blob's own, see [`Model::with_experts`].
+    pub const fn replaced(&self) -> &'b [ExpertFile<'b>] {
+        self.replaced
     }
 
     /// Bytes of the file.
@@ -295,12 +303,38 @@ impl<'b> Model<'b> {
             return None;
         }
         let before = (layer.bias_mask & (module.bit() - 1)).count_ones() as usize;
-        self.base_tensor(layer.first_tensor as usize + format::LAYER_TENSORS.len() + before)
+        self.base_tensor(layer.first_tensor as usize + layer.before_biases() + before)
     }
 
     /// The weight of a layer's norm: before attention, or before the MLP.
     pub(crate) const fn norm(&self, layer: &LayerRecord, mlp: bool) -> Option<Tensor<'b>> {
         self.base_tensor(layer.first_tensor as usize + if mlp { 5 } else { 0 })
+    }
+
+    /// The weight of the norm of a layer's query heads, or key heads, if it has them.
+    pub(crate) const fn head_norm(&self, layer: &LayerRecord, key: bool) -> Option<Tensor<'b>> {
+        if !layer.qk_norm() {
+            return None;
+        }
+        let n = format::LAYER_TENSORS.len() + key as usize;
+        self.base_tensor(layer.first_tensor as usize + n)
+    }
+
+    /// The smallest attention window of any layer: no session may be longer. `None` if attention always sees
+    /// all positions.
+    pub const fn window(&self) -> Option<u32> {
+        let mut smallest = 0;
+        let mut n = 0;
+        while n < self.config.layers as usize {
+            if let Some(l) = self.layer(n)
+                && l.window != 0
+                && (smallest == 0 || l.window < smallest)
+            {
+                smallest = l.window;
+            }
+            n += 1;
+        }
+        if smallest == 0 { None } else { Some(smallest) }
     }
 
     /// The site of a layer's module, if it is one.

@@ -1,5 +1,7 @@
 //! `op(pc)`: the forward pass, read from top to bottom. Nothing is stored.
 
+use crate::blob::format::Module;
+
 /// Matrices that read the same input, in the order of their outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
@@ -13,6 +15,18 @@ pub(crate) enum Group {
     Down,
 }
 
+impl Group {
+    /// Its modules.
+    pub(crate) const fn modules(self) -> &'static [Module] {
+        match self {
+            Group::Qkv => &[Module::Q, Module::K, Module::V],
+            Group::Output => &[Module::O],
+            Group::GateUp => &[Module::Gate, Module::Up],
+            Group::Down => &[Module::Down],
+        }
+    }
+}
+
 /// One operation of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -24,8 +38,8 @@ pub(crate) enum Op {
     LoraA { layer: u16, group: Group },
     /// The matrices' rows, with bias and deltas.
     Linear { layer: u16, group: Group },
-    /// Rotary embedding of q and k.
-    Rope { layer: u16 },
+    /// Norm of the heads of q and k, then their rotary embedding: what of it the layer has.
+    Qk { layer: u16 },
     /// k and v → the cache of each column's pass.
     Store { layer: u16 },
     /// q and k → scores.
@@ -69,7 +83,7 @@ pub(crate) const fn op(layers: u32, depth: u32, pc: u32) -> Op {
                 layer,
                 group: Group::Qkv,
             },
-            3 => Op::Rope { layer },
+            3 => Op::Qk { layer },
             4 => Op::Store { layer },
             5 => Op::Score { layer },
             6 => Op::Softmax,

@@ -1,5 +1,6 @@
 //! The operations that are not split into rows: each is done whole.
 
+use crate::blob::format::LayerRecord;
 use crate::blob::{Model, Tensor};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{self, LANES};
@@ -96,9 +97,9 @@ impl<'m> Machine<'m> {
                 let column = columns.get(c)?;
                 (!column.has(Column::EMBEDDING)).then_some(column.input as usize)
             };
-            let (bytes, deltas) = embedding::ranks(&term, token, state.ranks)?;
-            counters.weight_bytes += bytes;
-            macs += deltas;
+            let cost = embedding::ranks(&term, token, state.ranks)?;
+            counters.weight_bytes += cost.weight_bytes;
+            macs += cost.macs;
             for unit in 0..hidden.div_ceil(UNIT) {
                 embedding::add_unit(&term, state.ranks, unit, state.residual);
             }
@@ -156,6 +157,68 @@ impl<'m> Machine<'m> {
         }
         counters.weight_bytes += weight.bytes() as u64;
         Ok((hidden * n * 2) as u64)
+    }
+
+    /// RMSNorm of each head of q and k, in place: `(x * inv) * w`, flushed.
+    pub(crate) fn qk_norm(
+        &self,
+        state: &mut State<'_>,
+        sweep: &Sweep,
+        layer: &LayerRecord,
+        counters: &mut Counters,
+    ) -> Result<u64, Error> {
+        let n = sweep.columns as usize;
+        let c = &self.model.config;
+        let dim = c.head_dim as usize;
+        let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
+        let columns = state.columns.get_mut(..n).ok_or(Error::Corrupt)?;
+        for (first, heads, key) in [(0, c.heads, false), (k_at, c.kv_heads, true)] {
+            let weight = self.model.head_norm(layer, key).ok_or(Error::Corrupt)?;
+            for head in 0..heads as usize {
+                let from = (first + head * dim) * n;
+                let rows = state.output.get_mut(from..from + dim * n);
+                let rows = rows.ok_or(Error::Corrupt)?;
+                for (col, column) in columns.iter_mut().enumerate() {
+                    self.norm_head(rows, col, column, &weight)?;
+                }
+            }
+            counters.weight_bytes += weight.bytes() as u64;
+        }
+        Ok((dim * n * 2 * (c.heads + c.kv_heads) as usize) as u64)
+    }
+
+    /// One head `[dim][n]` of one column.
+    fn norm_head(
+        &self,
+        rows: &mut [f32],
+        col: usize,
+        column: &mut Column,
+        weight: &Tensor<'_>,
+    ) -> Result<(), Error> {
+        let (n, dim) = (
+            rows.len().checked_div(weight.cols()).unwrap_or(0),
+            weight.cols(),
+        );
+        let mut squares = Sum16::new();
+        for (i, x) in rows.iter().skip(col).step_by(n.max(1)).enumerate() {
+            let x = flush(*x);
+            squares.add(i, x * x);
+        }
+        let sum = squares.finish();
+        if !math::is_finite(sum) {
+            not_finite(column)?;
+        }
+        let dead = column.has(Column::DEAD);
+        let inv = 1.0 / math::sqrt(sum / dim as f32 + self.model.config.rms_eps);
+        let values = rows.iter_mut().skip(col).step_by(n.max(1));
+        for (x, w) in values.zip(vector(weight)) {
+            *x = if dead {
+                0.0
+            } else {
+                flush((flush(*x) * inv) * w)
+            };
+        }
+        Ok(())
     }
 
     /// Rotates q and k: pairs (i, i + dim/2), each product rounded, results flushed.

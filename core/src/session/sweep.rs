@@ -1,6 +1,5 @@
 //! `advance`: the only forward pass.
 
-use crate::blob::format::Module;
 use crate::blob::{Model, Site};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{AttentionJob, LayerCache, Step};
@@ -12,6 +11,7 @@ use crate::kernels::{A_UNIT, Executor, Kernels, UNIT, Work};
 use crate::model::program::{Group, Op, op};
 use crate::session::arena::{State, cache_bytes, cache_positions};
 use crate::session::column::{Column, Sweep};
+use crate::session::cost::{Cost, attended_bytes, attended_macs};
 use crate::session::options::{Budget, Counters, SessionOptions};
 use crate::session::steps::{cache_index, input_of};
 use crate::xlora::XLoraConfig;
@@ -107,12 +107,17 @@ impl<'m> Machine<'m> {
                 sweep.picked = self.pick(state, sweep.columns as usize, Column::ROUTE);
                 cost
             }
-            Op::Rope { layer } => {
+            Op::Qk { layer } => {
                 let record = self.model.layer(layer as usize).ok_or(Error::Corrupt)?;
-                match record.rope {
+                let normed = match record.qk_norm() {
+                    true => self.qk_norm(state, sweep, &record, counters)?,
+                    false => 0,
+                };
+                let rotated = match record.rope {
                     0 => 0,
                     _ => self.rope(state, sweep)?,
-                }
+                };
+                normed + rotated
             }
             Op::Store { layer } => self.store(state, sweep, layer as usize)?,
             Op::Gather => self.gather(state, sweep),
@@ -299,29 +304,23 @@ impl<'m> Machine<'m> {
                         .get(choice.part as usize, choice.class as usize)
                         .ok_or(Error::Corrupt)?;
                     quantised |= lora.a.dtype() == Dtype::Q8;
-                    counters.weight_bytes += (lora.a.bytes() + lora.b.bytes()) as u64;
                     let taking = h.iter().filter(|h| **h != 0.0).count();
-                    counters.macs += product(lora.b.rank(), k + lora.b.rows(), taking);
+                    counters.add(Cost::lora(&lora).for_columns(taking));
                 }
                 if quantised {
                     self.quantise(state, n, k, None)?;
                 }
             }
             Op::Linear { layer, group } => {
-                let (parts, _, k) = self.group(layer, group)?;
+                let (parts, _, _) = self.group(layer, group)?;
                 for part in parts.iter().flatten() {
-                    counters.weight_bytes +=
-                        (part.weight.bytes() + part.bias.map_or(0, <[u8]>::len)) as u64;
-                    counters.macs += product(part.weight.rows(), k, n);
+                    counters.add(Cost::matrix(&part.weight, part.bias).for_columns(n));
                 }
             }
             Op::Score { .. } | Op::Mix { .. } => {
-                let c = &self.model.config;
                 for column in state.columns.iter().take(n) {
-                    let positions = column.position() as u64 + 1;
-                    let kv = (c.kv_heads * c.head_dim) as u64;
-                    counters.kv_bytes += positions * kv * self.options.kv.bytes() as u64;
-                    counters.macs += positions * (c.heads * c.head_dim) as u64;
+                    counters.kv_bytes += attended_bytes(self.model, column.pos, self.options.kv);
+                    counters.macs += attended_macs(self.model, column.pos);
                 }
             }
             Op::Classify { layer } => {
@@ -335,20 +334,17 @@ impl<'m> Machine<'m> {
                     _ => self.classifier_input(state, picked, weight.cols()),
                 }
                 if picked > 0 {
-                    let bytes = (weight.bytes() + bias.bytes()) as u64;
-                    let macs = product(weight.rows(), weight.cols(), picked);
-                    counters.weight_bytes += bytes;
-                    counters.classifier_bytes += bytes;
-                    counters.macs += macs;
-                    counters.classifier_macs += macs;
+                    let cost = Cost::matrix(&weight, Some(bias.data)).for_columns(picked);
+                    counters.add(cost);
+                    counters.classifier_bytes += cost.weight_bytes;
+                    counters.classifier_macs += cost.macs;
                 }
             }
             Op::Head => {
                 let picked = sweep.picked as usize;
                 let weight = self.model.head().ok_or(Error::Corrupt)?;
                 if picked > 0 {
-                    counters.weight_bytes += weight.bytes() as u64;
-                    counters.macs += product(weight.rows(), weight.cols(), picked);
+                    counters.add(Cost::matrix(&weight, None).for_columns(picked));
                 }
                 if weight.dtype() == Dtype::Q8 {
                     self.quantise(state, n, weight.cols(), Some(picked))?;
@@ -367,16 +363,10 @@ impl<'m> Machine<'m> {
         group: Group,
     ) -> Result<([Option<Part<'m>>; 3], [Option<Site>; 3], usize), Error> {
         let record = self.model.layer(layer as usize).ok_or(Error::Corrupt)?;
-        let modules: &[Module] = match group {
-            Group::Qkv => &[Module::Q, Module::K, Module::V],
-            Group::Output => &[Module::O],
-            Group::GateUp => &[Module::Gate, Module::Up],
-            Group::Down => &[Module::Down],
-        };
         let mut parts = [None; 3];
         let mut sites = [None; 3];
         let mut k = 0;
-        for ((part, site), module) in parts.iter_mut().zip(sites.iter_mut()).zip(modules) {
+        for ((part, site), module) in parts.iter_mut().zip(sites.iter_mut()).zip(group.modules()) {
             let weight = self.model.weight(&record, *module).ok_or(Error::Corrupt)?;
             k = weight.cols();
             *part = Some(Part {

@@ -81,18 +81,17 @@ pub(super) const fn layers(model: &Model<'_>) -> Result<(), Error> {
             site_mask,
             rope,
             causal,
-            window,
             ..
         } = l;
-        let why = if norm != 1 || norm_flags != 0 {
+        let why = if norm != 1 || norm_flags & !format::NORM_QK != 0 {
             "a layer's norm is of a kind that this build does not know"
         } else if act != 1 {
             "a layer's activation is of a kind that this build does not know"
-        } else if cache != CacheKind::Full as u8 || window != 0 {
+        } else if cache != CacheKind::Full as u8 {
             "a layer's cache is of a kind that this build does not know"
         } else if causal != 1 {
             "a layer's attention is not causal"
-        } else if rope > 1 || (rope == 1) != (model.config.rope_dim != 0) {
+        } else if rope > 1 || (rope == 1 && model.config.rope_dim == 0) {
             "a layer's rotary embedding does not fit rope_dim"
         } else if bias_mask > 127 || site_mask > 127 {
             "a layer's mask names a module that there is not"
@@ -101,7 +100,7 @@ pub(super) const fn layers(model: &Model<'_>) -> Result<(), Error> {
         } else if l.first_site as usize != site {
             "a layer's first site is not the one after the layer before"
         } else {
-            tensor += format::LAYER_TENSORS.len() + bias_mask.count_ones() as usize;
+            tensor += l.tensors();
             site += site_mask.count_ones() as usize;
             if tensor > u16::MAX as usize || site > u16::MAX as usize {
                 return Err(Error::Config {

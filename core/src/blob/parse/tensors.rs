@@ -122,7 +122,7 @@ pub(super) const fn base_tensors(model: &Model<'_>) -> Result<(), Error> {
     let mut i = 0;
     while i < c.layers as usize {
         if let Some(l) = model.layer(i) {
-            count += format::LAYER_TENSORS.len() + l.bias_mask.count_ones() as usize;
+            count += l.tensors();
         }
         i += 1;
     }
@@ -149,6 +149,10 @@ pub(super) const fn base_tensors(model: &Model<'_>) -> Result<(), Error> {
                 tri!(walk.expect(weight(Role::Weight as u16 + m, layer, rows, cols)));
             }
             m += 1;
+        }
+        if l.qk_norm() {
+            tri!(walk.expect(vector(Role::QNorm as u16, layer, c.head_dim)));
+            tri!(walk.expect(vector(Role::KNorm as u16, layer, c.head_dim)));
         }
         let mut m = 0;
         while m < 7 {

@@ -17,12 +17,33 @@ const MAX_LAYERS: u32 = 4096;
 pub(crate) struct BaseConfig {
     /// Dimensions and constants.
     pub(crate) record: ConfigRecord,
-    /// Inverse frequencies, `head_dim / 2` of them.
+    /// Inverse frequencies, `rope_dim / 2` of them.
     pub(crate) inv_freq: Vec<f32>,
     /// Modules of every layer that have a bias.
     pub(crate) bias_mask: u8,
+    /// Whether each head of q and k is normed before the rotary embedding (`q_norm`, `k_norm`).
+    pub(crate) qk_norm: bool,
+    /// What may differ from layer to layer, a row per layer.
+    pub(crate) layers: Vec<LayerKind>,
     /// Things the user should know.
     pub(crate) notes: Vec<String>,
+}
+
+/// What may differ from layer to layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LayerKind {
+    /// Whether q and k are rotated.
+    pub(crate) rope: bool,
+    /// Positions that attention looks back on, its own included; 0 for all.
+    pub(crate) window: u32,
+}
+
+impl LayerKind {
+    /// Rotated, with full attention.
+    pub(crate) const FULL: LayerKind = LayerKind {
+        rope: true,
+        window: 0,
+    };
 }
 
 impl BaseConfig {
@@ -60,6 +81,8 @@ impl BaseConfig {
             record,
             inv_freq,
             bias_mask,
+            qk_norm: false,
+            layers: vec![LayerKind::FULL; record.layers as usize],
             notes,
         })
     }

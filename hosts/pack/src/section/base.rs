@@ -1,6 +1,6 @@
 //! The base: which tensors, in which order, stored how.
 
-use super::config::{features, tensors_before_layers, tensors_per_layer};
+use super::config::{features, tensors_before_layers};
 use super::{Job, Table, net_bytes};
 use crate::error::{PackError, Result};
 use crate::import::Matrix;
@@ -9,7 +9,7 @@ use crate::import::modules::Place;
 use crate::import::weights::Weights;
 use crate::layout::pack;
 use crate::write::Section;
-use pleach::blob::format::{LAYER_TENSORS, Module, NO_LAYER, Role};
+use pleach::blob::format::{LAYER_TENSORS, Module, NO_LAYER, QK_TENSORS, Role};
 use pleach::hash::Fnv1a;
 use pleach::kernels::layout::{Dtype, Layout};
 
@@ -126,9 +126,15 @@ pub(crate) fn hash_of(m: &Matrix) -> u64 {
 
 /// Norm weights and biases are vectors, stored as f32.
 fn is_vector(role: u16) -> bool {
-    let norm = [Role::FinalNorm, Role::AttnNorm, Role::MlpNorm]
-        .iter()
-        .any(|r| *r as u16 == role);
+    let norm = [
+        Role::FinalNorm,
+        Role::AttnNorm,
+        Role::MlpNorm,
+        Role::QNorm,
+        Role::KNorm,
+    ]
+    .iter()
+    .any(|r| *r as u16 == role);
     norm || (Role::Bias as u16..Role::ClassifierWeight as u16).contains(&role)
 }
 
@@ -151,19 +157,27 @@ fn list(config: &BaseConfig) -> impl Iterator<Item = Item> {
     }
     first.push(global("model.norm.weight", Role::FinalNorm, 1));
     let bias_mask = config.bias_mask;
+    let head_norms: &[u16] = if config.qk_norm { &QK_TENSORS } else { &[] };
     first
         .into_iter()
         .chain((0..c.layers as u16).flat_map(move |layer| {
-            let mut items = Vec::with_capacity(tensors_per_layer(bias_mask));
+            let mut items = Vec::new();
             let biases = Module::LAYER
                 .into_iter()
                 .filter(|m| bias_mask & m.bit() != 0)
                 .map(|m| Role::Bias as u16 + m as u16);
-            for role in LAYER_TENSORS.into_iter().chain(biases) {
+            let norms = head_norms.iter().copied();
+            for role in LAYER_TENSORS.into_iter().chain(norms).chain(biases) {
                 let (name, rows, cols) = match role {
                     r if r == Role::AttnNorm as u16 => ("input_layernorm.weight".into(), 1, hidden),
                     r if r == Role::MlpNorm as u16 => {
                         ("post_attention_layernorm.weight".into(), 1, hidden)
+                    }
+                    r if r == Role::QNorm as u16 => {
+                        ("self_attn.q_norm.weight".into(), 1, c.head_dim as usize)
+                    }
+                    r if r == Role::KNorm as u16 => {
+                        ("self_attn.k_norm.weight".into(), 1, c.head_dim as usize)
                     }
                     r => {
                         let bias = r >= Role::Bias as u16;

@@ -3,9 +3,7 @@
 use crate::import::base::BaseConfig;
 use crate::import::modules::Place;
 use crate::write::Section;
-use pleach::blob::format::{
-    CacheKind, ConfigRecord, LAYER_TENSORS, LayerRecord, Module, SiteRecord,
-};
+use pleach::blob::format::{CacheKind, ConfigRecord, LayerRecord, Module, NORM_QK, SiteRecord};
 
 /// Output and input features of a place; of the embedding: hidden and vocabulary.
 pub(crate) fn features(c: &ConfigRecord, place: Place) -> (usize, usize) {
@@ -27,25 +25,21 @@ pub(crate) fn tensors_before_layers(c: &ConfigRecord) -> usize {
     if c.tied { 2 } else { 3 }
 }
 
-/// Tensors of one layer.
-pub(crate) fn tensors_per_layer(bias_mask: u8) -> usize {
-    LAYER_TENSORS.len() + bias_mask.count_ones() as usize
-}
-
 /// The config section: record, inverse frequencies, layer table.
 pub(crate) fn write(out: &mut Section<'_>, base: &BaseConfig, sites: &[Place]) {
     out.push(&base.record.encode());
     for f in &base.inv_freq {
         out.push(&f.to_le_bytes());
     }
-    for n in 0..base.record.layers as u16 {
+    let mut first_tensor = tensors_before_layers(&base.record);
+    for (n, kind) in (0..).zip(&base.layers) {
         let first_site = sites
             .iter()
             .position(|s| s.module != Module::Embed && s.layer >= n)
             .unwrap_or(sites.len());
         let layer = LayerRecord {
             norm: 1,
-            norm_flags: 0,
+            norm_flags: if base.qk_norm { NORM_QK } else { 0 },
             act: 1,
             cache: CacheKind::Full as u8,
             bias_mask: base.bias_mask,
@@ -53,14 +47,13 @@ pub(crate) fn write(out: &mut Section<'_>, base: &BaseConfig, sites: &[Place]) {
                 .iter()
                 .filter(|s| s.layer == n)
                 .fold(0, |m, s| m | s.module.bit()),
-            rope: 1,
+            rope: u8::from(kind.rope),
             causal: 1,
-            window: 0,
-            first_tensor: (tensors_before_layers(&base.record)
-                + usize::from(n) * tensors_per_layer(base.bias_mask))
-                as u16,
+            window: kind.window,
+            first_tensor: first_tensor as u16,
             first_site: first_site as u16,
         };
+        first_tensor += layer.tensors();
         out.push(&layer.encode());
     }
 }
