@@ -6,7 +6,7 @@ use clap::builder::TypedValueParser;
 use pleach::{Caches, KvType, LogitsKind, Model, Routing, SessionOptions, Speculate};
 use pleach_linux::{ScopedThreads, Setup};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Smallest magnitude but 0 that takes part in the arithmetic: 2^-24.
@@ -23,6 +23,9 @@ type Parsed<T> = std::result::Result<T, BadValue>;
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Session")]
 pub(crate) struct SessionArgs {
+    /// Expert file in the place of the model's expert of its class; may be repeated
+    #[arg(long = "expert", value_name = "FILE")]
+    pub(crate) experts: Vec<PathBuf>,
     /// Tokens that the session can hold [default: the base's own limit, at most 2048]
     #[arg(long, value_name = "N", value_parser = whole::<1, LONGEST>)]
     context: Option<u32>,
@@ -389,7 +392,7 @@ impl SessionArgs {
     }
 
     fn notes(&self, model: &Model<'_>, context: u32) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = crate::model::notes(model);
         let max = model.config().max_position;
         if context > max {
             notes.push(format!(

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::inspect::{self, Inspection};
-use crate::model;
+use crate::model::{self, Files};
 use crate::output::{self, say};
 use std::path::PathBuf;
 
@@ -11,6 +11,9 @@ use std::path::PathBuf;
 pub(crate) struct Inspect {
     /// The model file
     file: PathBuf,
+    /// Expert file in the place of the model's expert of its class; may be repeated
+    #[arg(long = "expert", value_name = "FILE")]
+    experts: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -18,9 +21,11 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
-        let file = model::open(&self.file)?;
-        let model = model::parse(&self.file, &file)?;
-        let inspection = Inspection::new(model, file.bytes());
+        let files = Files::open(&self.file, &self.experts)?;
+        let experts = files.experts()?;
+        let model = files.model(&experts)?;
+        model::notes(&model).iter().for_each(|n| output::note(n));
+        let inspection = Inspection::new(model, files.bytes());
         let name = self.file.display().to_string();
         if self.json {
             say!("{:#}", inspect::json(&inspection, &name))?;

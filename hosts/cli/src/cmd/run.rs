@@ -2,8 +2,9 @@
 
 use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Busy};
+use crate::model::Files;
 use crate::options::{SessionArgs, make_room, token_count};
-use crate::{model, output};
+use crate::output;
 use pleach::tokenizer::{Decoder, EncodeOptions, SpecialTokens, Tokenizer};
 use pleach::{Error, Kernels, Model, Session};
 use pleach_linux::{Arena, End, Limits, Watch, generate};
@@ -41,8 +42,9 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(self) -> Result<()> {
-        let file = model::open(&self.file)?;
-        let model = model::parse(&self.file, &file)?;
+        let files = Files::open(&self.file, &self.session.experts)?;
+        let experts = files.experts()?;
+        let model = files.model(&experts)?;
         let mut plan = self.session.plan(&self.file, &model)?;
         let tokenizer = model.tokenizer().ok_or_else(|| {
             Failure::refused(

@@ -3,9 +3,10 @@
 use crate::cmd::run::stop_tokens;
 use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::{self, Busy};
+use crate::model::Files;
 use crate::options::{SessionArgs, make_room, token_count};
 use crate::output::{self, say};
-use crate::{model, tensors};
+use crate::tensors;
 use pleach::{Kernels, Model};
 use pleach_linux::{End, Limits, TraceError, TraceOptions};
 use serde_json::json;
@@ -50,8 +51,9 @@ fn tokens(text: &str) -> std::result::Result<Tokens, BadValue> {
 
 impl Trace {
     pub(crate) fn run(self) -> Result<()> {
-        let file = model::open(&self.file)?;
-        let model = model::parse(&self.file, &file)?;
+        let files = Files::open(&self.file, &self.session.experts)?;
+        let experts = files.experts()?;
+        let model = files.model(&experts)?;
         let mut plan = self.session.plan(&self.file, &model)?;
         self.check(&model, plan.session.context as usize)?;
         plan.notes.iter().for_each(|n| output::note(n));
