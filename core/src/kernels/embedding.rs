@@ -7,6 +7,7 @@ use crate::kernels::linear::{LoraTerm, add_deltas};
 use crate::kernels::scalar::Acc;
 use crate::kernels::{BLOCK, UNIT};
 use crate::math::{self, flush};
+use crate::session::cost::Cost;
 
 /// Writes row `row` of a table: f32(q) * sw, or the float itself.
 pub(crate) fn table_row<'a>(
@@ -43,14 +44,14 @@ fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
 }
 
 /// The r-vectors of an embedding site: the token's row of A, gated. `token(c)` is column `c`'s row of the
-/// table, if it has one. Returns the bytes read and the multiply-accumulates.
+/// table, if it has one. Returns what it costs.
 pub(crate) fn ranks(
     term: &LoraTerm<'_>,
     token: impl Fn(usize) -> Option<usize>,
     ranks: &mut [f32],
-) -> Result<(u64, u64), Error> {
+) -> Result<Cost, Error> {
     let n = term.columns.max(1);
-    let (mut bytes, mut macs) = (0, 0);
+    let mut cost = Cost::NONE;
     for (choice, gates) in term.selected.iter().zip(term.h.chunks_exact(n)) {
         let lora = term
             .source
@@ -63,8 +64,7 @@ pub(crate) fn ranks(
             let row = token(c).filter(|_| *h != 0.0);
             let tile = row.and_then(|r| lora.a.tile(r / lanes));
             if row.is_some() {
-                bytes += lora.a.row_bytes() as u64;
-                macs += (lora.b.rank() * (lora.b.rows() + 1)) as u64;
+                cost = cost.plus(Cost::lora_row(&lora));
             }
             for (j, slots) in rows.chunks_exact_mut(n).enumerate().take(lora.b.rank()) {
                 let a = row
@@ -75,9 +75,9 @@ pub(crate) fn ranks(
                 }
             }
         }
-        bytes += lora.b.bytes() as u64;
+        cost = cost.plus(Cost::lora_panel(&lora));
     }
-    Ok((bytes, macs))
+    Ok(cost)
 }
 
 /// Adds the deltas of 16 dimensions to `out` `[row][column]`.

@@ -294,10 +294,14 @@ impl Model<'_> {
         Sizes::of(self, options).map()
     }
 
-    /// The largest context, up to 131072, with which a session with otherwise these options needs no more
+    /// The largest context, up to 131072 and the base's attention window, with which a session with otherwise these options needs no more
     /// than `bytes`; `None` if not even one token fits.
     pub const fn largest_context(&self, options: &SessionOptions, bytes: usize) -> Option<u32> {
-        let (mut fits, mut fails) = (0, MAX_CONTEXT + 1);
+        let limit = match self.window() {
+            Some(window) if window < MAX_CONTEXT => window,
+            _ => MAX_CONTEXT,
+        };
+        let (mut fits, mut fails) = (0, limit + 1);
         while fails - fits > 1 {
             let context = fits + (fails - fits) / 2;
             let tried = SessionOptions {

@@ -8,6 +8,7 @@
 mod arena;
 mod column;
 mod commit;
+pub(crate) mod cost;
 mod gates;
 mod log;
 pub mod options;
@@ -17,6 +18,7 @@ mod sweep;
 
 pub use arena::{ARENA_PARTS, ArenaPart};
 pub(crate) use column::Column;
+pub use cost::{Cost, CostRange};
 pub use log::ScalingsLog;
 pub use schedule::{Guess, GuessRule};
 
