@@ -46,21 +46,25 @@ pub fn gemv_float_scalar<E: Element, const R: usize>(
     columns: &[&[f32]],
     acc: &mut Acc<R>,
 ) {
-    let mut sums = [[0.0f32; BLOCK]; R];
+    let mut sums = [[0.0f32; R]; BLOCK];
     let step = lanes.saturating_mul(E::BYTES).max(1);
     let skip = lane.saturating_mul(E::BYTES);
-    for (k, w) in tile.chunks_exact(step).enumerate() {
-        let Some(w) = w.get(skip..) else { return };
-        let mut x = [0.0f32; BLOCK];
-        for (x, column) in x.iter_mut().zip(columns) {
-            *x = column.get(k).copied().unwrap_or(0.0);
+    for (k, row) in tile.chunks_exact(step).enumerate() {
+        let Some(row) = row.get(skip..) else { return };
+        let mut w = [0.0f32; R];
+        for (w, bytes) in w.iter_mut().zip(row.chunks_exact(E::BYTES)) {
+            *w = E::read(bytes);
         }
-        for (sums, w) in sums.iter_mut().zip(w.chunks_exact(E::BYTES)) {
-            let w = E::read(w);
-            for (sum, x) in sums.iter_mut().zip(&x).take(columns.len()) {
-                *sum += w * *x;
+        for (sums, column) in sums.iter_mut().zip(columns) {
+            let x = column.get(k).copied().unwrap_or(0.0);
+            for (sum, w) in sums.iter_mut().zip(&w) {
+                *sum += w * x;
             }
         }
     }
-    *acc = sums;
+    for (r, acc) in acc.iter_mut().enumerate() {
+        for (acc, sums) in acc.iter_mut().zip(&sums) {
+            *acc = sums.get(r).copied().unwrap_or(0.0);
+        }
+    }
 }
