@@ -59,13 +59,12 @@ pub(crate) fn ranks(
             .ok_or(Error::Corrupt)?;
         let at = (choice.row as usize).saturating_mul(n);
         let rows = ranks.get_mut(at..).ok_or(Error::Corrupt)?;
+        let mut taking = 0;
         for (c, h) in gates.iter().enumerate() {
             let lanes = lora.a.lanes.max(1);
             let row = token(c).filter(|_| *h != 0.0);
             let tile = row.and_then(|r| lora.a.tile(r / lanes));
-            if row.is_some() {
-                cost = cost.plus(Cost::lora_row(&lora));
-            }
+            taking += row.is_some() as usize;
             for (j, slots) in rows.chunks_exact_mut(n).enumerate().take(lora.b.rank()) {
                 let a = row
                     .zip(tile)
@@ -75,7 +74,7 @@ pub(crate) fn ranks(
                 }
             }
         }
-        cost = cost.plus(Cost::lora_panel(&lora));
+        cost = cost.plus(Cost::lora_row(&lora).for_columns(taking));
     }
     Ok(cost)
 }

@@ -2,8 +2,17 @@
 //! bytes of keys and values.
 //!
 //! The forward pass counts with the same functions, so that these figures and [`Counters`] agree. A sweep
-//! reads a tensor once, whatever its columns; multiply-accumulates are per column. One sweep of one column
+//! reads a tensor once, whatever its columns. One column
 //! costs `embedding + layers + attention`, and `classifier`, `head` and experts where it needs them.
+//!
+//! ```
+//! use pleach::Model;
+//! /// Bytes that the routed pass of one token reads, whichever two experts it selects: at most.
+//! const fn most(model: &Model<'_>) -> u64 {
+//!     let pass = model.embedding_cost().plus(model.layers_cost());
+//!     pass.plus(model.head_cost()).plus(model.experts_cost(2).most).bytes()
+//! }
+//! ```
 
 use crate::blob::format::Module;
 use crate::blob::{Lora, Model, Site, Tensor};
@@ -12,35 +21,54 @@ use crate::model::program::{Op, op};
 use crate::session::arena::cache_bytes;
 use crate::session::options::{Caches, Counters, SessionOptions};
 
-/// What one column costs in a sweep of its own.
+/// What a column costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Packed bytes of the tensors that are read.
-    pub weight_bytes: u64,
-    /// Multiply-accumulates.
+    /// Packed bytes of the tensors that its sweep reads once, whatever the number of columns.
+    pub sweep_bytes: u64,
+    /// Packed bytes of the rows of tables that each column reads.
+    pub column_bytes: u64,
+    /// Multiply-accumulates of each column.
     pub macs: u64,
 }
 
 impl Cost {
     /// Nothing.
     pub const NONE: Cost = Cost {
-        weight_bytes: 0,
+        sweep_bytes: 0,
+        column_bytes: 0,
         macs: 0,
     };
+
+    /// Bytes of weights that a sweep of this column alone reads.
+    pub const fn bytes(self) -> u64 {
+        self.sweep_bytes.saturating_add(self.column_bytes)
+    }
 
     /// The sum; saturates, as only an absurd blob can make it.
     pub const fn plus(self, other: Cost) -> Cost {
         Cost {
-            weight_bytes: self.weight_bytes.saturating_add(other.weight_bytes),
+            sweep_bytes: self.sweep_bytes.saturating_add(other.sweep_bytes),
+            column_bytes: self.column_bytes.saturating_add(other.column_bytes),
             macs: self.macs.saturating_add(other.macs),
         }
     }
 
-    /// The same tensors, read once for `columns` columns.
+    /// One sweep of `columns` such columns.
     pub const fn for_columns(self, columns: usize) -> Cost {
+        let n = columns as u64;
         Cost {
-            weight_bytes: self.weight_bytes,
-            macs: self.macs.saturating_mul(columns as u64),
+            sweep_bytes: self.sweep_bytes,
+            column_bytes: self.column_bytes.saturating_mul(n),
+            macs: self.macs.saturating_mul(n),
+        }
+    }
+
+    const fn only_if(self, bytes: bool, macs: bool) -> Cost {
+        Cost {
+            sweep_bytes: if bytes { self.sweep_bytes } else { 0 },
+            column_bytes: if bytes { self.column_bytes } else { 0 },
+            macs: if macs { self.macs } else { 0 },
         }
     }
 
@@ -51,7 +79,8 @@ impl Cost {
             None => 0,
         };
         Cost {
-            weight_bytes: weight.bytes().saturating_add(bias) as u64,
+            sweep_bytes: weight.bytes().saturating_add(bias) as u64,
+            column_bytes: 0,
             macs: (weight.rows() as u64).saturating_mul(weight.cols() as u64),
         }
     }
@@ -59,8 +88,8 @@ impl Cost {
     /// Values that are only multiplied elementwise: no multiply-accumulates are counted.
     pub(crate) const fn vector(weight: &Tensor<'_>) -> Cost {
         Cost {
-            weight_bytes: weight.bytes() as u64,
-            macs: 0,
+            sweep_bytes: weight.bytes() as u64,
+            ..Cost::NONE
         }
     }
 
@@ -69,24 +98,18 @@ impl Cost {
         let (a, b) = (&lora.a, &lora.b);
         let width = (a.cols() as u64).saturating_add(b.rows() as u64);
         Cost {
-            weight_bytes: (a.bytes() as u64).saturating_add(b.bytes() as u64),
+            sweep_bytes: (a.bytes() as u64).saturating_add(b.bytes() as u64),
+            column_bytes: 0,
             macs: (b.rank() as u64).saturating_mul(width),
         }
     }
 
-    /// B at an embedding site, whatever the number of columns.
-    pub(crate) const fn lora_panel(lora: &Lora<'_>) -> Cost {
-        Cost {
-            weight_bytes: lora.b.bytes() as u64,
-            macs: 0,
-        }
-    }
-
-    /// What an expert adds at an embedding site for each column: a row of A, and B's products.
+    /// What an expert adds at an embedding site: B, and for each column a row of A.
     pub(crate) const fn lora_row(lora: &Lora<'_>) -> Cost {
         let (rank, rows) = (lora.b.rank() as u64, lora.b.rows() as u64);
         Cost {
-            weight_bytes: lora.a.row_bytes() as u64,
+            sweep_bytes: lora.b.bytes() as u64,
+            column_bytes: lora.a.row_bytes() as u64,
             macs: rank.saturating_mul(rows.saturating_add(1)),
         }
     }
@@ -94,7 +117,7 @@ impl Cost {
 
 impl Counters {
     pub(crate) fn add(&mut self, cost: Cost) {
-        self.weight_bytes = self.weight_bytes.saturating_add(cost.weight_bytes);
+        self.weight_bytes = self.weight_bytes.saturating_add(cost.bytes());
         self.macs = self.macs.saturating_add(cost.macs);
     }
 }
@@ -114,7 +137,8 @@ impl Model<'_> {
     pub const fn embedding_cost(&self) -> Cost {
         match self.embed() {
             Some(table) => Cost {
-                weight_bytes: table.row_bytes() as u64,
+                sweep_bytes: 0,
+                column_bytes: table.row_bytes() as u64,
                 macs: self.config.hidden as u64,
             },
             None => Cost::NONE,
@@ -232,9 +256,7 @@ impl Model<'_> {
             return Cost::NONE;
         };
         match expert.lora(site) {
-            Some(lora) if matches!(site.module, Module::Embed) => {
-                Cost::lora_panel(&lora).plus(Cost::lora_row(&lora))
-            }
+            Some(lora) if matches!(site.module, Module::Embed) => Cost::lora_row(&lora),
             Some(lora) => Cost::lora(&lora),
             None => Cost::NONE,
         }
@@ -268,34 +290,20 @@ impl Model<'_> {
         let mut class = 0;
         while class < self.n_experts() {
             let cost = self.at(class, site);
-            // How many come before this one, by bytes and by multiply-accumulates, from either end.
+            // How many come before this one from either end, by bytes and by multiply-accumulates.
             let (mut bytes_below, mut macs_below, mut bytes_above, mut macs_above) = (0, 0, 0, 0);
             let mut other = 0;
             while other < self.n_experts() {
                 let o = self.at(other, site);
                 let first = other < class;
-                bytes_below += before(o.weight_bytes, cost.weight_bytes, first);
+                bytes_below += before(o.bytes(), cost.bytes(), first);
                 macs_below += before(o.macs, cost.macs, first);
-                bytes_above += before(cost.weight_bytes, o.weight_bytes, first);
+                bytes_above += before(cost.bytes(), o.bytes(), first);
                 macs_above += before(cost.macs, o.macs, first);
                 other += 1;
             }
-            least = least.plus(Cost {
-                weight_bytes: if bytes_below < k {
-                    cost.weight_bytes
-                } else {
-                    0
-                },
-                macs: if macs_below < k { cost.macs } else { 0 },
-            });
-            most = most.plus(Cost {
-                weight_bytes: if bytes_above < k {
-                    cost.weight_bytes
-                } else {
-                    0
-                },
-                macs: if macs_above < k { cost.macs } else { 0 },
-            });
+            least = least.plus(cost.only_if(bytes_below < k, macs_below < k));
+            most = most.plus(cost.only_if(bytes_above < k, macs_above < k));
             class += 1;
         }
         CostRange { least, most }

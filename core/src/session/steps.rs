@@ -98,7 +98,7 @@ impl<'m> Machine<'m> {
                 (!column.has(Column::EMBEDDING)).then_some(column.input as usize)
             };
             let cost = embedding::ranks(&term, token, state.ranks)?;
-            counters.weight_bytes += cost.weight_bytes;
+            counters.weight_bytes += cost.bytes();
             macs += cost.macs;
             for unit in 0..hidden.div_ceil(UNIT) {
                 embedding::add_unit(&term, state.ranks, unit, state.residual);

@@ -336,7 +336,7 @@ impl<'m> Machine<'m> {
                 if picked > 0 {
                     let cost = Cost::matrix(&weight, Some(bias.data)).for_columns(picked);
                     counters.add(cost);
-                    counters.classifier_bytes += cost.weight_bytes;
+                    counters.classifier_bytes += cost.bytes();
                     counters.classifier_macs += cost.macs;
                 }
             }
