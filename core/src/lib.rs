@@ -8,6 +8,7 @@
 //! * [`session`]: [`Session`], one text over a model, and the one forward pass.
 //! * [`xlora`]: X-LoRA's own rules under PEFT's names.
 //! * [`kernels`]: what is computed, row by row, and where it runs.
+//! * [`sample`]: choosing the next token, and where a text stops.
 //! * [`math`]: the elementary functions whose bits every target repeats.
 //! * [`tokenizer`]: text to tokens and back, from the blob.
 //!
@@ -40,5 +41,6 @@ pub use kernels::{Executor, Inline, Kernels, Work};
 pub use session::options::{
     Budget, Caches, Counters, KvType, LogitsKind, Progress, Routing, SessionOptions, Speculate,
 };
-pub use session::{Guess, GuessRule, ScalingsLog, Session};
+pub use sample::Sampling;
+pub use session::{Guess, ScalingsLog, Session};
 pub use xlora::{Scalings, XLoraConfig};

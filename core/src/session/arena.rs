@@ -102,10 +102,7 @@ impl Sizes {
         let head_columns = match o.logits {
             LogitsKind::Last => 1,
             LogitsKind::Sweep => o.chunk as usize,
-        } + match o.speculate {
-            Speculate::Off => 0,
-            _ => 1,
-        };
+        } + o.guess_heads();
         let widest = max(
             max(
                 q.saturating_add(kv.saturating_mul(2)),

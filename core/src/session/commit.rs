@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Pass};
 use crate::math;
+use crate::sample::{History, Row, argmax_of};
 use crate::session::arena::scalings_row;
 use crate::session::column::{Column, Sweep};
+use crate::session::guess::{Guessed, Guesser};
 use crate::session::schedule::Mode;
 use crate::session::{START, Session};
 
@@ -17,9 +19,9 @@ impl Session<'_, '_> {
         self.check_logits(picked)?;
         self.sweep = Sweep::default();
         let first = self.routed;
-        let guessed = self.guess.next;
         let pushed = self.pushed;
-        let (mut scaled_guess, mut next, mut after) = (false, None, None);
+        let mut scaled_guess = false;
+        let (mut next, mut after) = (Guessed::default(), Guessed::default());
         for c in 0..n {
             let Some(&column) = self.state.columns.get(c) else {
                 break;
@@ -47,25 +49,19 @@ impl Session<'_, '_> {
             if column.pass() == Pass::Routed && !column.has(Column::GUESS) {
                 self.keep_logits(column.pos, head, picked);
             } else {
-                let drawn = self.draw(head, picked);
-                if column.pos + 1 == pushed {
-                    next = Some(drawn);
+                let guessed = if column.pos < pushed {
+                    (&mut next, None)
                 } else {
-                    after = Some(drawn);
-                }
+                    (&mut after, Some(column.input))
+                };
+                let drawn = self.draw(head, picked, column.pos + 1, guessed.1);
+                guessed.0.set(Guesser::of(column.pass()), drawn);
             }
         }
         if self.routed > first && !self.keeps_all_logits() && self.routed < pushed {
             self.logits_count = 0;
         }
-        if scaled_guess {
-            self.guess.next = guessed;
-            self.guess.scaled = true;
-            self.guess.after = after;
-        } else {
-            self.guess.forget();
-            self.guess.next = next;
-        }
+        self.guess.found(scaled_guess, next, after);
         Ok(())
     }
 
@@ -113,8 +109,24 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    fn draw(&self, slot: usize, picked: usize) -> u32 {
-        self.guess.draw(self.head_logits(slot, picked))
+    /// The guess for `position` that a column's logits make: the draw that this position will really have, over
+    /// the text, and `guess` after it. The logits are scratch then.
+    fn draw(&mut self, slot: usize, picked: usize, position: u32, guess: Option<u32>) -> u32 {
+        let rule = &self.guess.rule;
+        if let Some(token) = rule.force {
+            return token;
+        }
+        if rule.sampling.is_argmax() {
+            return argmax_of(self.head_logits(slot, picked));
+        }
+        let cells = self.state.output.get_mut(slot..).unwrap_or(&mut []);
+        let mut row = Row::strided(cells, picked, self.model.config.vocab as usize);
+        let history = History {
+            tokens: self.state.tokens.get(..self.pushed as usize).unwrap_or(&[]),
+            marks: START,
+            guess,
+        };
+        rule.sampling.draw_row(&mut row, &history, position)
     }
 
     fn keep_logits(&mut self, position: u32, slot: usize, picked: usize) {

@@ -2,6 +2,7 @@
 //!
 //! * [`options`]: what decides the arena's size. `arena`: its parts.
 //! * `schedule`: which columns the next sweep carries; the only place that knows modes.
+//! * `guess`: what is guessed about the tokens after the text, and by whom.
 //! * `sweep`: the only forward pass. `steps`, `gates`: its parts.
 //! * `commit`: what a finished sweep leaves behind.
 
@@ -10,6 +11,7 @@ mod column;
 mod commit;
 pub(crate) mod cost;
 mod gates;
+mod guess;
 mod log;
 pub mod options;
 mod schedule;
@@ -19,18 +21,20 @@ mod sweep;
 pub use arena::{ARENA_PARTS, ArenaPart};
 pub(crate) use column::Column;
 pub use cost::{Cost, CostRange};
+pub use guess::Guess;
 pub use log::ScalingsLog;
-pub use schedule::{Guess, GuessRule};
 
 use crate::blob::{Model, is_signed_factor};
 use crate::error::Error;
 use crate::kernels::{Executor, Kernels};
+use crate::sample::{History, Row, Sampling, argmax};
 use crate::session::arena::{NO_POSITION, State, scalings_row};
 use crate::session::column::Sweep;
+use crate::session::guess::GuessState;
 use crate::session::options::{
     Budget, Caches, Counters, LogitsKind, Progress, Routing, SessionOptions,
 };
-use crate::session::schedule::{GuessState, Mode};
+use crate::session::schedule::Mode;
 use crate::session::sweep::Machine;
 use crate::xlora::{Scalings, XLoraConfig};
 
@@ -319,7 +323,7 @@ impl<'b, 'a> Session<'b, 'a> {
             .checked_rem(capacity)
             .unwrap_or(0);
         self.sweep = Sweep::default();
-        self.guess.forget();
+        self.guess.forget_text();
         self.pushed = len;
         self.routed = self.routed.min(len);
         self.scaled = self.scaled.min(len);
@@ -441,6 +445,66 @@ impl<'b, 'a> Session<'b, 'a> {
                 }
             }
         }
+    }
+
+    /// Draws the token after the last committed one, from its logits and the text. Nothing is pushed.
+    ///
+    /// A function of the logits, the text and `sampling`: the same in every mode and, after a rewind, again. With
+    /// speculation, [`set_guess`](Session::set_guess) the same `sampling`, so that guesses are often right.
+    ///
+    /// Errors: [`Error::Option`] (see [`Sampling::check`]); [`Error::TokenOutOfRange`] for a bias on a token
+    /// that is not there; [`Error::Refused`] while a sweep is suspended or tokens are queued, and where no logits
+    /// are kept of the last token (an empty text, or one that was rewound).
+    ///
+    /// ```
+    /// use pleach::sample::Sampling;
+    /// use pleach::{Inline, Kernels, Session};
+    /// fn next(session: &mut Session<'_, '_>, sampling: &Sampling) -> Result<u32, pleach::Error> {
+    ///     let token = session.sample(sampling)?;
+    ///     session.push(&[token])?;
+    ///     session.run(Kernels::of_build(), &mut Inline)?;
+    ///     Ok(token)
+    /// }
+    /// ```
+    pub fn sample(&mut self, sampling: &Sampling) -> Result<u32, Error> {
+        sampling.check()?;
+        let vocab = self.model.config.vocab;
+        if let Some(&(token, _)) = sampling.bias.iter().find(|(t, _)| *t >= vocab) {
+            return Err(Error::TokenOutOfRange { token, vocab });
+        }
+        self.no_sweep()?;
+        if self.routed != self.pushed {
+            return Err(Error::Refused {
+                why: "tokens are queued: run them before a token is drawn",
+            });
+        }
+        let position = self.pushed;
+        let kept = position
+            .wrapping_sub(1)
+            .checked_sub(self.logits_first)
+            .filter(|row| *row < self.logits_count);
+        let logits = kept.and_then(|row| {
+            let mut rows = self.state.logits.chunks_exact((vocab as usize).max(1));
+            rows.nth(row as usize)
+        });
+        let Some(logits) = logits else {
+            return Err(Error::Refused {
+                why: "no logits of the last token: push and run first",
+            });
+        };
+        if sampling.is_argmax() {
+            return Ok(argmax(logits));
+        }
+        // Between sweeps the outputs of matrices, which had room for these logits, are free.
+        let scratch = self.state.output.get_mut(..logits.len());
+        let scratch = scratch.ok_or(Error::Corrupt)?;
+        scratch.iter_mut().zip(logits).for_each(|(s, l)| *s = *l);
+        let history = History {
+            tokens: self.state.tokens.get(..position as usize).unwrap_or(&[]),
+            marks: START,
+            guess: None,
+        };
+        Ok(sampling.draw_row(&mut Row::new(scratch), &history, position))
     }
 
     /// Sets what the speculative pass guesses with.

@@ -31,7 +31,8 @@ pub enum LogitsKind {
 /// Whether a sweep also works on a guess of the next token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speculate {
-    /// A rule of the session's own; for now the base guess.
+    /// By a rule on the last 64 tokens the held guess, the base guess or none: what then seems cheapest where
+    /// reading weights is what takes time. It changes no bits; the arena is that of `Held` and one more row of logits.
     Auto,
     /// No.
     Off,
@@ -84,8 +85,17 @@ impl SessionOptions {
     pub(crate) const fn guess_columns(&self) -> usize {
         match self.speculate {
             Speculate::Off => 0,
-            Speculate::Auto | Speculate::Base => 1,
-            Speculate::Held => 2,
+            Speculate::Base => 1,
+            Speculate::Auto | Speculate::Held => 2,
+        }
+    }
+
+    /// Columns of a sweep that guess.
+    pub(crate) const fn guess_heads(&self) -> usize {
+        match self.speculate {
+            Speculate::Off => 0,
+            Speculate::Base | Speculate::Held => 1,
+            Speculate::Auto => 2,
         }
     }
 
@@ -175,6 +185,10 @@ pub struct Counters {
     pub guesses: u64,
     /// Guesses that were right.
     pub hits: u64,
+    /// Of the guesses, the held guesser's; the others are the base's.
+    pub held_guesses: u64,
+    /// Of these, those that were right.
+    pub held_hits: u64,
     /// Multiply-accumulates.
     pub macs: u64,
     /// Of these, the classifier's.

@@ -6,11 +6,12 @@
 //! that one rule follow the pipelined prefill (n/c + 1 sweeps), naive decoding (two sweeps a token), `every`,
 //! `lag`, `prompt`, and the catch-up after a routing that needed no scalings.
 //!
-//! Speculation adds columns for the position after the text, whose token is guessed.
+//! Speculation adds columns for the position after the text, whose token is guessed; who guesses is
+//! `guess`'s choice, made anew for each sweep.
 
 use crate::error::Pass;
 use crate::session::column::{Column, Gates, Sweep};
-use crate::session::options::Speculate;
+use crate::session::guess::Guesser;
 use crate::session::{EMBEDDING, START, Session, arena};
 
 /// A [`Routing`](crate::Routing) without its data, which lie in the held row.
@@ -31,64 +32,6 @@ impl Mode {
     /// Whether positions wait for scalings.
     pub(crate) fn needs_scaling(self) -> bool {
         !matches!(self, Mode::Given { .. } | Mode::Base)
-    }
-}
-
-/// How a guess is made from logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuessRule {
-    /// The token with the largest logit: what a greedy caller will push.
-    Argmax,
-    /// Always this token; to measure what wrong guesses cost. It changes no bits.
-    Always(u32),
-}
-
-/// What the speculative pass guesses with. The caller still chooses and pushes every token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Guess {
-    /// The rule.
-    pub rule: GuessRule,
-    /// Tokens after which nothing follows: never worth a column.
-    pub stop: heapless::Vec<u32, 8>,
-    /// No guess for this position and later ones.
-    pub limit: u32,
-}
-
-impl Default for Guess {
-    fn default() -> Self {
-        Self {
-            rule: GuessRule::Argmax,
-            stop: heapless::Vec::new(),
-            limit: u32::MAX,
-        }
-    }
-}
-
-/// What is known about the tokens after the text.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct GuessState {
-    pub(crate) rule: Guess,
-    /// The guessed token of the position after the text.
-    pub(crate) next: Option<u32>,
-    /// Whether the scaling pass of `next` is in the cache and its row.
-    pub(crate) scaled: bool,
-    /// The guess of the position after that, given `next`.
-    pub(crate) after: Option<u32>,
-}
-
-impl GuessState {
-    pub(crate) fn forget(&mut self) {
-        self.next = None;
-        self.scaled = false;
-        self.after = None;
-    }
-
-    /// The guess that `logits` make.
-    pub(crate) fn draw(&self, logits: impl Iterator<Item = f32>) -> u32 {
-        match self.rule.rule {
-            GuessRule::Argmax => crate::sample::argmax_of(logits),
-            GuessRule::Always(token) => token,
-        }
     }
 }
 
@@ -202,6 +145,7 @@ impl Session<'_, '_> {
             return false;
         }
         let chunk = self.options.chunk;
+        let guesser = self.guesser(mode);
         let mut count = 0;
 
         let mut routed_end = self.routed;
@@ -235,11 +179,16 @@ impl Session<'_, '_> {
             let column = self
                 .column(Pass::Scaling, scaled_end, self.scaling_gates())
                 .routed_to(self.row_for(mode, scaled_end))
-                .with(Column::HEAD, last && self.guesses_from_scaling(mode));
+                .with(
+                    Column::HEAD,
+                    last && self.guesses_from_scaling(mode, guesser),
+                );
             self.place(&mut count, column);
             scaled_end += 1;
         }
-        self.place_guesses(mode, &mut count, routed_end, scaled_end);
+        if let Some(guesser) = guesser {
+            self.place_guesses(mode, guesser, &mut count, routed_end, scaled_end);
+        }
         self.sweep = Sweep {
             columns: count as u16,
             ..Sweep::default()
@@ -256,25 +205,26 @@ impl Session<'_, '_> {
         }
     }
 
-    fn speculates(&self, mode: Mode) -> bool {
-        mode == Mode::Exact && self.options.speculate != Speculate::Off
+    /// Who guesses in the next sweep; nobody where no guess could be pushed.
+    fn guesser(&self, mode: Mode) -> Option<Guesser> {
+        let room = self.options.context.min(self.guess.rule.limit);
+        if mode != Mode::Exact || self.pushed >= room {
+            return None;
+        }
+        self.guess.guesser(self.options.speculate)
     }
 
-    fn guesses_held(&self, mode: Mode) -> bool {
-        self.speculates(mode) && self.options.speculate == Speculate::Held
+    /// Whether a scaling pass at `position` guesses the token after it: for the base guess always, beside a held
+    /// one now and then.
+    fn scaling_guesses(&self, guesser: Guesser, position: u32) -> bool {
+        guesser == Guesser::Base || self.guess.observes(self.options.speculate, position)
     }
 
-    /// Whether a guess for `position` could be pushed at all.
-    fn may_guess(&self, position: u32) -> bool {
-        position < self.options.context.min(self.guess.rule.limit)
-    }
-
-    /// Whether the scaling pass of the last token guesses the next one: with the base guess always, with
-    /// the held guess where no held column can (at a prompt's end).
-    fn guesses_from_scaling(&self, mode: Mode) -> bool {
-        self.speculates(mode)
-            && self.may_guess(self.pushed)
-            && !(self.guesses_held(mode) && self.row_before_last(mode).is_some())
+    /// The same for the last token of the text: also where the held guess cannot (at a prompt's end).
+    fn guesses_from_scaling(&self, mode: Mode, guesser: Option<Guesser>) -> bool {
+        guesser.is_some_and(|g| {
+            self.scaling_guesses(g, self.pushed - 1) || self.row_before_last(mode).is_none()
+        })
     }
 
     /// The row of the token before the last one, if the last one is all that is left to route: a held column
@@ -289,14 +239,21 @@ impl Session<'_, '_> {
     }
 
     /// Columns for the position after the text, and held columns.
-    fn place_guesses(&mut self, mode: Mode, count: &mut usize, routed_end: u32, scaled_end: u32) {
-        if !self.speculates(mode) || scaled_end != self.pushed || !self.may_guess(self.pushed) {
+    fn place_guesses(
+        &mut self,
+        mode: Mode,
+        guesser: Guesser,
+        count: &mut usize,
+        routed_end: u32,
+        scaled_end: u32,
+    ) {
+        if scaled_end != self.pushed {
             return;
         }
         let after = self.pushed;
         if scaled_end > self.scaled {
             // The last token's scaling pass is in this sweep.
-            if self.guesses_held(mode)
+            if guesser == Guesser::Held
                 && routed_end == self.routed
                 && let Some(row) = self.row_before_last(mode)
             {
@@ -308,17 +265,18 @@ impl Session<'_, '_> {
             }
             return;
         }
-        let Some(token) = self.guess.next else { return };
-        let rule = &self.guess.rule;
-        if routed_end != after || rule.stop.contains(&token) || token >= self.model.config.vocab {
+        if routed_end != after {
             return;
         }
+        let Some(token) = self.guess.place(guesser, self.model.config.vocab) else {
+            return;
+        };
         let scaling = Column::new(Pass::Scaling, token, after, self.scaling_gates())
             .routed_to(self.row_for(mode, after))
             .with(Column::GUESS, true)
-            .with(Column::HEAD, !self.guesses_held(mode));
+            .with(Column::HEAD, self.scaling_guesses(guesser, after));
         self.place(count, scaling);
-        if self.guesses_held(mode)
+        if guesser == Guesser::Held
             && let Some(row) = self.row_for(mode, after - 1)
         {
             let gates = Gates::Row { row, global: true };
@@ -330,16 +288,8 @@ impl Session<'_, '_> {
 
     /// Compares a pushed token with the guess that a sweep already worked on.
     pub(crate) fn meet_guess(&mut self, token: u32) {
-        let scaled = self.guess.scaled;
-        let hit = scaled && self.guess.next == Some(token) && self.scaled == self.pushed;
-        self.counters.guesses += scaled as u64;
-        if hit {
-            self.counters.hits += 1;
+        if self.guess.meet(token, &mut self.counters) && self.scaled == self.pushed {
             self.scaled += 1;
-            self.guess.next = self.guess.after.take();
-            self.guess.scaled = false;
-        } else {
-            self.guess.forget();
         }
     }
 }

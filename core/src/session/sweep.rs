@@ -398,6 +398,7 @@ impl<'m> Machine<'m> {
             }
         };
         Ok(AttentionJob {
+            kernels: self.kernels,
             step,
             columns: columns.get(..n).ok_or(Error::Corrupt)?,
             q: &[],

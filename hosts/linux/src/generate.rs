@@ -1,28 +1,37 @@
-//! Greedy generation.
+//! Generation: draw, push, step, until a limit is met.
 
-use pleach::{Budget, Error, Executor, Guess, GuessRule, Kernels, Progress, Session, sample};
+use crate::text::TextStream;
+use pleach::tokenizer::SpecialTokens;
+use pleach::{Budget, Error, Executor, Guess, Kernels, Progress, Sampling, Session};
 use std::ops::{ControlFlow, Range};
 
-/// When generation ends, and how large its steps are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How tokens are chosen, when generation ends, and how large its steps are.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits<'s> {
     /// Tokens to generate; with 0 only the prompt is computed.
     pub tokens: usize,
-    /// Tokens that end the text. The one that did is the last generated.
+    /// Tokens that end the text. The one that did is the last generated; it is no part of the text.
     pub stop: &'s [u32],
-    /// How the speculative pass guesses. It never changes what is generated.
-    pub guess: GuessRule,
+    /// Strings that end the text, at most 8 of 64 bytes (see [`StopStrings`](pleach::sample::StopStrings)). They may
+    /// span tokens; the one that did is no part of the text.
+    pub stop_strings: &'s [&'s str],
+    /// How each token is drawn.
+    pub sampling: Sampling,
+    /// A token that the speculative pass always guesses, for tests. It never changes what is generated.
+    pub force_guess: Option<u32>,
     /// What one step may compute. It never changes what is generated.
     pub budget: Budget,
 }
 
 impl<'s> Limits<'s> {
-    /// This many tokens, or up to one of these.
+    /// This many greedy tokens, or up to one of these.
     pub const fn new(tokens: usize, stop: &'s [u32]) -> Self {
         Self {
             tokens,
             stop,
-            guess: GuessRule::Argmax,
+            stop_strings: &[],
+            sampling: Sampling::GREEDY,
+            force_guess: None,
             budget: Budget::UNLIMITED,
         }
     }
@@ -40,6 +49,8 @@ pub enum End {
     Limit,
     /// A stop token.
     Stop,
+    /// A stop string.
+    StopString,
     /// The context has no room for the last token.
     Context,
     /// The watcher asked for it.
@@ -49,7 +60,7 @@ pub enum End {
 /// What was generated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
-    /// The tokens, with the stop token if there was one.
+    /// The tokens, with the stop token if there was one, or with all that the stop string touched.
     pub tokens: Vec<u32>,
     /// Why there are no more.
     pub end: End,
@@ -69,16 +80,25 @@ pub trait Watch {
         let _ = token;
         ControlFlow::Continue(())
     }
+
+    /// More text may be shown, never empty; if the model has a tokenizer. Special tokens and what ended the text
+    /// leave no trace. What was held back as the start of a stop string that did not come is heard at the end,
+    /// whatever ended it.
+    fn text(&mut self, text: &str) -> ControlFlow<()> {
+        let _ = text;
+        ControlFlow::Continue(())
+    }
 }
 
 /// A watcher that does not want to know.
 impl Watch for () {}
 
-/// Pushes `prompt`, then chooses the token with the largest logit until a limit is met.
+/// Pushes `prompt`, then draws tokens until a limit is met.
 ///
 /// The last token is not pushed: the text is then `prompt` and all generated tokens but the last.
 ///
-/// Errors: as [`Session::push`] and [`Session::step`].
+/// Errors: as [`Session::push`], [`Session::step`], [`Session::sample`] and
+/// [`StopStrings::new`](pleach::sample::StopStrings::new); [`Error::Refused`] for stop strings without a tokenizer.
 pub fn generate(
     session: &mut Session<'_, '_>,
     kernels: Kernels,
@@ -87,8 +107,23 @@ pub fn generate(
     limits: &Limits<'_>,
     watch: &mut dyn Watch,
 ) -> Result<Generation, Error> {
+    limits.sampling.check()?;
+    let mut text = match session.model().tokenizer() {
+        Some(t) => Some(TextStream::new(
+            t,
+            SpecialTokens::Skip,
+            limits.stop_strings,
+        )?),
+        None if limits.stop_strings.is_empty() => None,
+        None => {
+            return Err(Error::Refused {
+                why: "stop strings need a tokenizer, which the model does not have",
+            });
+        }
+    };
     let mut guess = Guess {
-        rule: limits.guess,
+        sampling: limits.sampling.clone(),
+        force: limits.force_guess,
         limit: u32::try_from(limits.end(session.len() + prompt.len())).unwrap_or(u32::MAX),
         ..Guess::default()
     };
@@ -97,37 +132,55 @@ pub fn generate(
         let _ = guess.stop.push(token);
     }
     session.set_guess(guess);
+    session.push(prompt)?;
 
     let mut tokens = Vec::new();
-    let ended = |tokens, end| Ok(Generation { tokens, end });
-    session.push(prompt)?;
-    loop {
-        if run(session, kernels, executor, limits.budget, watch)?.is_break() {
-            return ended(tokens, End::Interrupted);
-        }
-        if tokens.len() >= limits.tokens {
-            return ended(tokens, End::Limit);
-        }
-        let Some(logits) = session.logits() else {
-            return ended(tokens, End::Limit);
+    let end = loop {
+        let heard = match run(session, kernels, executor, limits.budget, watch) {
+            Ok(heard) => heard,
+            Err(e) => break Err(e),
         };
-        let token = sample::argmax(logits);
+        if heard.is_break() {
+            break Ok(End::Interrupted);
+        }
+        if tokens.len() >= limits.tokens || session.is_empty() {
+            break Ok(End::Limit);
+        }
+        let token = match session.sample(&limits.sampling) {
+            Ok(token) => token,
+            Err(e) => break Err(e),
+        };
         tokens.push(token);
-        let heard = watch.token(token);
+        let mut heard = watch.token(token);
         if limits.stop.contains(&token) {
-            return ended(tokens, End::Stop);
+            break Ok(End::Stop);
+        }
+        if let Some(piece) = text.as_mut().map(|t| t.push(token)) {
+            if !piece.text.is_empty() && watch.text(piece.text).is_break() {
+                heard = ControlFlow::Break(());
+            }
+            if piece.stopped {
+                break Ok(End::StopString);
+            }
         }
         if tokens.len() >= limits.tokens {
-            return ended(tokens, End::Limit);
+            break Ok(End::Limit);
         }
         if heard.is_break() {
-            return ended(tokens, End::Interrupted);
+            break Ok(End::Interrupted);
         }
         match session.push(&[token]) {
-            Err(Error::ContextFull { .. }) => return ended(tokens, End::Context),
-            done => done?,
+            Ok(()) => {}
+            Err(Error::ContextFull { .. }) => break Ok(End::Context),
+            Err(e) => break Err(e),
         }
+    };
+    let rest = text.as_mut().map_or("", TextStream::finish);
+    if !rest.is_empty() {
+        // The text has ended: there is nothing left to break off.
+        let _ = watch.text(rest);
     }
+    end.map(|end| Generation { tokens, end })
 }
 
 /// Runs all that is queued, and tells the watcher of each sweep.

@@ -6,7 +6,9 @@
 //! | [`threads`] | an executor over scoped threads |
 //! | [`arena`] | a session's memory |
 //! | [`setup`] | a session's settings, applied in an order that works |
-//! | [`generate`](mod@generate) | greedy generation |
+//! | [`generate`](mod@generate) | generation |
+//! | [`text`] | tokens to text as it may be shown |
+//! | [`template`] | chat templates |
 //! | [`trace`](mod@trace) | every scaling and every logit of a text, and their hash |
 //!
 //! It builds on Linux, macOS and Windows. `unsafe` is in [`mmap`] only.
@@ -17,6 +19,8 @@ pub mod arena;
 pub mod generate;
 pub mod mmap;
 pub mod setup;
+pub mod text;
+pub mod template;
 pub mod threads;
 pub mod trace;
 
@@ -24,5 +28,6 @@ pub use arena::Arena;
 pub use generate::{End, Generation, Limits, Watch, generate};
 pub use mmap::ModelFile;
 pub use setup::Setup;
+pub use text::{Piece, TextStream};
 pub use threads::{ClaimOrder, ScopedThreads};
 pub use trace::{Trace, TraceError, TraceOptions, trace};

@@ -12,7 +12,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What to trace.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TraceOptions<'a> {
     /// The session; its logits are always kept for every position.
     pub session: SessionOptions,

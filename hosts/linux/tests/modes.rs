@@ -1,7 +1,7 @@
 //! Generation and traces over the intent model: every way through it gives the same bits.
 
 use pleach::{
-    Budget, Counters, GuessRule, Inline, KvType, Model, Routing, SessionOptions, Speculate,
+    Budget, Counters, Inline, KvType, Model, Routing, SessionOptions, Speculate,
 };
 use pleach_linux::{
     Arena, ClaimOrder, End, Limits, ModelFile, ScopedThreads, Setup, Trace, TraceError,
@@ -99,14 +99,14 @@ fn every_mode_has_the_same_bits() {
             Speculate::Held,
         ] {
             for (guess, budget) in [
-                (GuessRule::Argmax, Budget::UNLIMITED),
-                (GuessRule::Always(5), Budget::UNLIMITED),
-                (GuessRule::Argmax, Budget(1000)),
+                (None, Budget::UNLIMITED),
+                (Some(5), Budget::UNLIMITED),
+                (None, Budget(1000)),
             ] {
                 let mut options = intent.options();
                 options.session.chunk = chunk;
                 options.session.speculate = speculate;
-                options.limits.guess = guess;
+                options.limits.force_guess = guess;
                 options.limits.budget = budget;
                 let t = trace(&model, &options, &mut Inline).unwrap();
                 assert_eq!(bits(&t), bits(&reference), "{options:?}");

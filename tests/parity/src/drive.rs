@@ -2,8 +2,8 @@
 
 use crate::random::Random;
 use pleach::{
-    Blob, Budget, Caches, Error, Guess, GuessRule, Inline, Kernels, KvType, LogitsKind, Model,
-    Progress, Routing, Session, SessionOptions, Speculate, math,
+    Blob, Budget, Caches, Error, Guess, Inline, Kernels, KvType, LogitsKind, Model, Progress,
+    Routing, Session, SessionOptions, Speculate, math,
 };
 
 /// What the kept blobs are replayed with, natively and in firmware.
@@ -113,13 +113,8 @@ fn reroute(session: &mut Session<'_, '_>, random: &mut Random) {
         );
         session.set_routing(Routing::Base).expect("always possible");
     }
-    let rule = random.pick(&[
-        GuessRule::Argmax,
-        GuessRule::Always(u32::MAX),
-        GuessRule::Always(0),
-    ]);
     session.set_guess(Guess {
-        rule,
+        force: random.pick(&[None, Some(u32::MAX), Some(0)]),
         ..Guess::default()
     });
 }

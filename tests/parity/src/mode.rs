@@ -2,8 +2,8 @@
 
 use crate::trace::Trace;
 use pleach::{
-    Budget, Caches, Error, Executor, Guess, GuessRule, Inline, Kernels, KvType, LogitsKind, Model,
-    Progress, Routing, Session, SessionOptions, Speculate, sample,
+    Budget, Caches, Error, Executor, Guess, Inline, Kernels, KvType, LogitsKind, Model, Progress,
+    Routing, Sampling, Session, SessionOptions, Speculate,
 };
 use pleach_linux::{Arena, ClaimOrder, ScopedThreads};
 
@@ -21,7 +21,7 @@ pub enum Feed {
 /// What the speculative pass guesses with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guesses {
-    /// The largest logit.
+    /// With the draw that the caller will make.
     Natural,
     /// A token that never comes: every guess is wrong.
     Wrong,
@@ -167,8 +167,10 @@ impl Mode {
 pub struct Text<'a> {
     /// Its tokens.
     pub prompt: &'a [u32],
-    /// Tokens to draw greedily; the last one is not pushed.
+    /// Tokens to draw; the last one is not pushed.
     pub generate: usize,
+    /// How; the guesses are drawn so too.
+    pub sampling: &'a Sampling,
     /// Tokens to push instead of those drawn, as far as they go.
     pub forced: &'a [u32],
     /// A token that never comes, for [`Guesses::Wrong`].
@@ -181,6 +183,7 @@ impl<'a> Text<'a> {
         Self {
             prompt,
             generate,
+            sampling: &Sampling::GREEDY,
             forced: &[],
             wrong: 0,
         }
@@ -246,12 +249,11 @@ pub fn run(
     if let Some(routing) = setup.routing {
         session.set_routing(routing)?;
     }
-    if mode.guesses == Guesses::Wrong {
-        session.set_guess(Guess {
-            rule: GuessRule::Always(text.wrong),
-            ..Guess::default()
-        });
-    }
+    session.set_guess(Guess {
+        sampling: text.sampling.clone(),
+        force: (mode.guesses == Guesses::Wrong).then_some(text.wrong),
+        ..Guess::default()
+    });
     let mut trace = Trace {
         width: model.n_sites() * model.n_experts(),
         vocab: model.config().vocab as usize,
@@ -276,7 +278,7 @@ pub fn run(
         finish(&mut session, executor, mode.budget, &mut trace)?;
     }
     for n in 0..text.generate {
-        let drawn = sample::argmax(session.logits().expect("logits of the last token"));
+        let drawn = session.sample(text.sampling)?;
         trace.generated.push(drawn);
         if n + 1 < text.generate {
             session.push(&[text.forced.get(n).copied().unwrap_or(drawn)])?;

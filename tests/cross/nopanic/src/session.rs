@@ -1,15 +1,17 @@
 //! `session`, `sample`: every call, in every order that the types allow.
 
 use crate::blob::{model, show};
-use crate::{any, floats};
+use crate::{any, bytes, floats};
 use core::hint::black_box;
+use pleach::sample::StopStrings;
 use pleach::{
-    Budget, Caches, Executor, Guess, GuessRule, Inline, Kernels, KvType, LogitsKind, Progress,
-    Routing, Session, SessionOptions, Speculate, Work, sample,
+    Budget, Caches, Executor, Guess, Inline, Kernels, KvType, LogitsKind, Progress, Routing,
+    Sampling, Session, SessionOptions, Speculate, Work, sample,
 };
 
 pub(crate) fn call() {
     black_box(sample::argmax(floats()));
+    alone();
     let Some(m) = model() else { return };
     let options = options();
     black_box(m.arena_bytes(&options));
@@ -22,6 +24,43 @@ pub(crate) fn call() {
         set(&mut s);
         feed(&mut s);
         read(&s);
+    }
+}
+
+fn sampling() -> Sampling {
+    let mut bias = heapless::Vec::new();
+    while any() {
+        let _ = bias.push((any(), any()));
+    }
+    Sampling {
+        temperature: any(),
+        top_k: any(),
+        top_p: any(),
+        min_p: any(),
+        repetition_penalty: any(),
+        presence_penalty: any(),
+        frequency_penalty: any(),
+        penalty_tokens: any(),
+        seed: any(),
+        bias,
+    }
+}
+
+/// The sampler and the stop strings without a session.
+fn alone() {
+    let sampling = sampling();
+    let _ = show(sampling.check());
+    let mut logits = [0.0; 64];
+    let tokens: &[u32] = black_box(&[0; 4]);
+    black_box(sampling.draw(black_box(&mut logits[..]), tokens, any()));
+    black_box(sample::rng::philox(any(), any()));
+    black_box(sample::rng::draw_bits(any(), any()));
+    let strings: &[&str] = black_box(&["stop", "string"]);
+    if let Some(mut stops) = show(StopStrings::new(strings)) {
+        while any() {
+            black_box(stops.push(bytes()));
+        }
+        black_box(stops.finish());
     }
 }
 
@@ -62,15 +101,11 @@ fn set(s: &mut Session<'_, '_>) {
     let _ = show(s.set_topk_lora(any::<bool>().then(any)));
     let _ = show(s.set_scaling_pass_value(any::<bool>().then(any)));
     let _ = show(s.set_global_scaling_weight(any()));
-    let rule = if any() {
-        GuessRule::Argmax
-    } else {
-        GuessRule::Always(any())
-    };
     s.set_guess(Guess {
-        rule,
+        sampling: sampling(),
         stop: heapless::Vec::new(),
         limit: any(),
+        force: any::<bool>().then(any),
     });
     if any() {
         s.enable_scalings_logging();
@@ -100,6 +135,7 @@ fn feed(s: &mut Session<'_, '_>) {
     while let Some(Progress::More) = show(s.step(Kernels::portable(), &mut Halves, Budget(any()))) {
     }
     let _ = show(s.run(Kernels::of_build(), &mut Inline));
+    black_box(show(s.sample(&sampling())));
 }
 
 fn read(s: &Session<'_, '_>) {
