@@ -134,6 +134,143 @@ fn naive_decoding_reads_exactly_what_the_tables_say() {
     }
 }
 
+/// Multiply-accumulates of one column in one pass, by the shapes alone: embedding, matrices, attention.
+fn pass_macs(model: &Model<'_>, position: usize) -> u64 {
+    let c = model.config();
+    let (hidden, q, kv) = (c.hidden, c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let matrices = hidden * (q + 2 * kv) + q * hidden + 3 * hidden * c.intermediate;
+    let attention = 2 * (position as u64 + 1) * u64::from(q);
+    u64::from(hidden) + u64::from(c.layers) * (u64::from(matrices) + attention)
+}
+
+/// Those of the experts that a position selected.
+fn lora_macs(model: &Model<'_>, effective: &[f32]) -> u64 {
+    let experts = model.n_experts();
+    let selected = effective.iter().enumerate().filter(|(_, s)| **s != 0.0);
+    selected
+        .map(|(i, _)| {
+            let site = model.site(i / experts).expect("a site");
+            let rank = model.expert(i % experts).map_or(0, |e| e.rank(site.number));
+            let inputs = match site.module {
+                // A row of A is looked up, and gated: one product.
+                pleach::blob::format::Module::Embed => 1,
+                _ => site.inputs,
+            };
+            (rank * (inputs + site.outputs)) as u64
+        })
+        .sum()
+}
+
+/// What `Model` says beforehand of a token, of each routing's passes: the counters of a naive decode token are
+/// exactly that.
+#[test]
+fn a_token_costs_what_the_model_says_beforehand() {
+    for subject in [Subject::intent()].into_iter().chain(Subject::cases()) {
+        for (storage, kv) in [(Storage::Q8, KvType::F16), (Storage::F16, KvType::F32)] {
+            let file = subject.file(storage);
+            let model = file.model();
+            if model.xlora_config().scaling_pass_value != 0.0 {
+                continue;
+            }
+            let go = |n: usize| {
+                let text = Text::new(&subject.prompt[..n], 0);
+                run(model, &Mode::NAIVE, &Setup::exact(kv), &text).expect("finite")
+            };
+            let n = subject.prompt.len();
+            let (before, trace) = (go(n - 1), go(n));
+            let (was, is) = (before.counters, trace.counters);
+            let effective = trace.effective_at(n - 1);
+            let position = n as u32 - 1;
+            let name = &subject.name;
+
+            let pass = model.embedding_cost().plus(model.layers_cost());
+            let rest = model.classifier_cost().plus(model.head_cost());
+            let mut experts = pleach::session::Cost::NONE;
+            for (i, s) in effective.iter().enumerate() {
+                if *s != 0.0 {
+                    let site = model.site(i / model.n_experts()).expect("a site");
+                    experts = experts.plus(model.expert_site_cost(i % model.n_experts(), &site));
+                }
+            }
+            let weights = 2 * pass.bytes() + rest.bytes() + experts.bytes();
+            assert_eq!(is.weight_bytes - was.weight_bytes, weights, "{name}");
+            let attention = model.attention_macs(position);
+            let macs = 2 * (pass.macs + attention) + rest.macs + experts.macs;
+            assert_eq!(is.macs - was.macs, macs, "{name}");
+            assert_eq!(
+                is.kv_bytes - was.kv_bytes,
+                2 * model.attention_bytes(position, kv),
+                "{name}"
+            );
+
+            // The same from the shapes.
+            let c = model.config();
+            let head = u64::from(c.vocab) * u64::from(c.hidden);
+            assert_eq!(model.head_cost().macs, head, "{name}");
+            assert_eq!(pass.macs + attention, pass_macs(&model, n - 1), "{name}");
+            assert_eq!(experts.macs, lora_macs(&model, effective), "{name}");
+            let heads = u64::from(c.layers * c.kv_heads * c.head_dim) * kv.bytes() as u64;
+            assert_eq!(
+                model.attention_bytes(position, kv),
+                2 * n as u64 * heads,
+                "{name}"
+            );
+
+            let k = model
+                .xlora_config()
+                .top_k_lora
+                .map_or(usize::MAX, usize::from);
+            let range = model.experts_cost(k);
+            let all = model.experts_cost(usize::MAX);
+            assert_eq!(all.least, all.most, "{name}");
+            assert!(experts.macs <= range.most.macs && range.most.macs <= all.most.macs);
+            assert!(experts.bytes() <= range.most.bytes(), "{name}");
+            // A layerwise model selects exactly k at each site.
+            if model.options().layerwise_scalings && k != usize::MAX {
+                assert!(experts.macs >= range.least.macs, "{name}");
+                assert!(experts.bytes() >= range.least.bytes(), "{name}");
+            }
+        }
+    }
+}
+
+/// Which experts a site selects decides the cost: here they differ in rank and in where they are.
+#[test]
+fn the_cheapest_and_the_dearest_choice() {
+    let folder = Folder::new("choices");
+    let of = |rank, targets: &[&'static str]| Expert {
+        rank,
+        targets: targets.to_vec(),
+    };
+    let checkpoint = Checkpoint {
+        layers: 1,
+        experts: vec![
+            of(2, &["q_proj", "down_proj"]),
+            of(4, &["q_proj"]),
+            of(8, &["down_proj"]),
+        ],
+        options: json!({ "top_k_lora": 2, "layerwise_scalings": true }),
+        ..Checkpoint::SMALL
+    };
+    checkpoint.write(&folder.0);
+    let options = Storage::F16.options(folder.0.join("base"), Some(folder.0.join("xlora")));
+    let file = File::pack(&options);
+    let model = file.model();
+    let (q, down) = (
+        model.site(0).expect("q_proj"),
+        model.site(1).expect("down_proj"),
+    );
+    let wide = |s: pleach::Site| (s.inputs + s.outputs) as u64;
+    let range = model.experts_cost(2);
+    // q_proj: ranks 2, 4, 0; down_proj: 2, 0, 8. The two cheapest and the two dearest of each.
+    assert_eq!(range.least.macs, 2 * wide(q) + 2 * wide(down));
+    assert_eq!(range.most.macs, 6 * wide(q) + 10 * wide(down));
+    assert_eq!(model.experts_cost(0), pleach::session::CostRange::default());
+    let each: u64 = (0..3).map(|c| model.expert_cost(c).macs).sum();
+    assert_eq!(model.experts_cost(3).most.macs, each);
+    assert_eq!(each, 6 * wide(q) + 10 * wide(down));
+}
+
 #[test]
 fn a_sweep_counts_weights_once_whatever_its_columns() {
     let case = Case::open("case-layerwise-top2");
