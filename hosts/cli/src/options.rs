@@ -35,9 +35,9 @@ pub(crate) struct SessionArgs {
     /// Tokens of the prompt that one read of the weights takes [default: 32]
     #[arg(long, value_name = "N", value_parser = whole::<1, 4096>)]
     chunk: Option<u32>,
-    /// Threads [default: as many as the system offers]
-    #[arg(long, value_name = "N", value_parser = whole::<1, 1024>)]
-    threads: Option<u32>,
+    /// Threads; for bench also a list of numbers to compare [default: as many as the system offers]
+    #[arg(long, value_name = "N", value_parser = thread_counts)]
+    threads: Option<ThreadCounts>,
     /// Which scalings a token gets: exact, every:N, lag, prompt, static:W,W,.., only:NAME, all-ones, base
     #[arg(long, value_name = "R", allow_hyphen_values = true, value_parser = RoutingChoice::from_str)]
     routing: Option<RoutingChoice>,
@@ -65,6 +65,22 @@ fn whole<const MIN: u32, const MAX: u32>(text: &str) -> Parsed<u32> {
         Ok(n) if (MIN..=MAX).contains(&n) => Ok(n),
         Ok(_) => Err(BadValue::new("out of range", cure())),
         Err(_) => Err(BadValue::new("not a whole number", cure())),
+    }
+}
+
+/// Numbers of threads: one, or for `bench` several.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ThreadCounts(Vec<u32>);
+
+fn thread_counts(text: &str) -> Parsed<ThreadCounts> {
+    let counts: Parsed<Vec<u32>> = text.split(',').map(whole::<1, 1024>).collect();
+    counts.map(ThreadCounts)
+}
+
+impl fmt::Display for ThreadCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.0.iter().map(u32::to_string).collect();
+        f.write_str(&all.join(","))
     }
 }
 
@@ -275,7 +291,7 @@ pub(crate) struct Plan<'m> {
     pub(crate) session: SessionOptions,
     /// What is set on the session.
     pub(crate) setup: Setup<'m>,
-    /// What runs the rows.
+    /// What runs the rows, with the first of the numbers of threads.
     pub(crate) executor: ScopedThreads,
     /// What the user should know.
     pub(crate) notes: Vec<String>,
@@ -286,6 +302,23 @@ impl SessionArgs {
     ///
     /// Errors: an option that the model cannot serve, by name.
     pub(crate) fn plan<'m>(&'m self, file: &Path, model: &Model<'_>) -> Result<Plan<'m>> {
+        match &self.threads {
+            Some(counts) if counts.0.len() > 1 => Err(Failure::refused(
+                format!("--threads {counts}: this command takes one number of threads"),
+                "pass one; `pleach bench` compares several",
+            )),
+            _ => self.plan_each(file, model),
+        }
+    }
+
+    /// The numbers of threads that were given.
+    pub(crate) fn thread_counts(&self) -> Option<Vec<usize>> {
+        let counts = self.threads.as_ref()?.0.iter();
+        Some(counts.map(|n| *n as usize).collect())
+    }
+
+    /// The same for a command that goes through [`thread_counts`](Self::thread_counts) itself.
+    pub(crate) fn plan_each<'m>(&'m self, file: &Path, model: &Model<'_>) -> Result<Plan<'m>> {
         let routing = self.chosen(file, model)?;
         self.check_xlora(model)?;
         let two = match &self.routing {
@@ -331,8 +364,8 @@ impl SessionArgs {
                 scaling_pass_value: self.scaling_pass_value.map(|v| v.0),
                 global_scaling_weight: self.global_scaling_weight,
             },
-            executor: match self.threads {
-                Some(n) => ScopedThreads::new(n as usize),
+            executor: match self.threads.as_ref().and_then(|t| t.0.first()) {
+                Some(n) => ScopedThreads::new(*n as usize),
                 None => ScopedThreads::available(),
             },
             notes: self.notes(model, context),
