@@ -5,6 +5,7 @@
 
 use crate::error::Pass;
 use crate::kernels::scalar::float::{Element, F16, F32};
+use crate::kernels::{Backend, Kernels};
 use crate::math::{self, flush};
 use crate::pairs::pairs;
 
@@ -54,6 +55,7 @@ pub(crate) enum Step {
 /// One of the three operations over all heads.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionJob<'a> {
+    pub(crate) kernels: Kernels,
     pub(crate) step: Step,
     pub(crate) columns: &'a [crate::session::Column],
     /// `[head * head_dim][column]`; [`Step::Score`] only.
@@ -74,6 +76,15 @@ pub(crate) struct AttentionJob<'a> {
 impl AttentionJob<'_> {
     /// Head `head`; `out` is `[column][context + 1]` for scores and softmax, `[head_dim][column]` for the mix.
     pub(crate) fn head(&self, head: usize, out: &mut [f32]) {
+        match self.kernels.backend {
+            Backend::Scalar => self.head_scalar(head, out),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Backend::Avx2(avx2) => avx2.head(self, head, out),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn head_scalar(&self, head: usize, out: &mut [f32]) {
         match (self.step, self.kv) {
             (Step::Score, KvType::F32) => self.score::<F32>(head, out),
             (Step::Score, KvType::F16) => self.score::<F16>(head, out),
@@ -100,6 +111,7 @@ impl AttentionJob<'_> {
     }
 
     /// d ascending in one chain from +0, lanes are positions.
+    #[inline(always)]
     fn score<E: Element>(&self, head: usize, out: &mut [f32]) {
         let n = self.columns.len().max(1);
         let tile_bytes = self.head_dim.saturating_mul(LANES * E::BYTES).max(1);
@@ -150,6 +162,7 @@ impl AttentionJob<'_> {
     }
 
     /// Lanes are dimensions; t ascending inside segments of 256 positions, segment sums added in order.
+    #[inline(always)]
     fn mix<E: Element>(&self, head: usize, out: &mut [f32]) {
         let n = self.columns.len().max(1);
         let row_bytes = self.head_dim.saturating_mul(E::BYTES).max(1);

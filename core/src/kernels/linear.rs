@@ -137,7 +137,7 @@ impl<'a> LoraTerm<'a> {
 }
 
 /// A block of at most 8 columns of an operation's input.
-struct Block<'a> {
+pub(crate) struct Block<'a> {
     panels: [PanelColumn<'a>; BLOCK],
     floats: [&'a [f32]; BLOCK],
     len: usize,
@@ -174,6 +174,7 @@ impl<'a> Block<'a> {
 }
 
 /// `acc[i][c]` = row `first + i` of `w` times column `c`. `first` is a multiple of `acc.len()`.
+#[inline(never)]
 fn gemv(
     kernels: Kernels,
     w: &Tensor<'_>,
@@ -183,10 +184,18 @@ fn gemv(
 ) {
     match kernels.backend {
         Backend::Scalar => gemv_scalar(w, first, block, acc),
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Backend::Avx2(avx2) => avx2.gemv(w, first, block, acc),
     }
 }
 
-fn gemv_scalar(w: &Tensor<'_>, first: usize, block: &Block<'_>, acc: &mut [[f32; BLOCK]]) {
+#[inline(always)]
+pub(crate) fn gemv_scalar(
+    w: &Tensor<'_>,
+    first: usize,
+    block: &Block<'_>,
+    acc: &mut [[f32; BLOCK]],
+) {
     // A tile wider than the unit (a transposed matrix) is read row by row.
     let lanes = if w.lanes <= acc.len() { w.lanes } else { 1 };
     match (w.dtype, lanes) {
@@ -202,6 +211,7 @@ fn gemv_scalar(w: &Tensor<'_>, first: usize, block: &Block<'_>, acc: &mut [[f32;
     }
 }
 
+#[inline(always)]
 fn q8_tiles<const R: usize>(
     w: &Tensor<'_>,
     first: usize,
@@ -215,6 +225,7 @@ fn q8_tiles<const R: usize>(
     }
 }
 
+#[inline(always)]
 fn float_tiles<E: Element, const R: usize>(
     w: &Tensor<'_>,
     first: usize,

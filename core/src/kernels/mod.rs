@@ -5,7 +5,8 @@
 //! * `linear`, [`attention`], `embedding`: one driver per operation. A driver walks tiles outside and blocks of at most
 //!   8 columns inside, so that weights are read once a sweep.
 //! * [`scalar`]: micro-kernels in plain Rust. They specify every bit and read every layout; a backend
-//!   with SIMD is a sibling folder that repeats their operations in lanes.
+//!   with SIMD is a sibling that repeats their operations in lanes. `x86` has AVX2: the scalar source, compiled
+//!   again for wider registers.
 //! * [`work`]: a range of rows of one operation, and the [`Executor`] that runs it.
 //!
 //! A micro-kernel's name is `operation_dtype_layout_backend[_instruction]`, as `gemv_q8_r16k4_scalar`: the
@@ -18,6 +19,8 @@ pub(crate) mod linear;
 pub mod panel;
 pub mod scalar;
 pub mod work;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod x86;
 
 pub use work::{Executor, Inline, Work};
 
@@ -39,6 +42,8 @@ pub struct Kernels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Scalar,
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Avx2(x86::Avx2),
 }
 
 impl Kernels {
@@ -51,12 +56,24 @@ impl Kernels {
 
     /// The best kernels that the build's target features promise.
     pub const fn of_build() -> Self {
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        if let Some(token) = x86::Avx2::of_build() {
+            return Self {
+                backend: Backend::Avx2(token),
+            };
+        }
         Self::portable()
     }
 
     /// The best kernels that the running CPU has.
     #[cfg(feature = "std")]
     pub fn detect() -> Self {
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        if let Some(token) = x86::Avx2::detect() {
+            return Self {
+                backend: Backend::Avx2(token),
+            };
+        }
         Self::of_build()
     }
 
@@ -64,6 +81,8 @@ impl Kernels {
     pub const fn name(&self) -> &'static str {
         match self.backend {
             Backend::Scalar => "scalar",
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Backend::Avx2(_) => "avx2",
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct F32;
 
 impl Element for F16 {
     const BYTES: usize = 2;
-    #[inline]
+    #[inline(always)]
     fn read(b: &[u8]) -> f32 {
         b.first_chunk::<2>()
             .map_or(0.0, |b| math::from_f16(u16::from_le_bytes(*b)))
@@ -28,7 +28,7 @@ impl Element for F16 {
 
 impl Element for F32 {
     const BYTES: usize = 4;
-    #[inline]
+    #[inline(always)]
     fn read(b: &[u8]) -> f32 {
         b.first_chunk::<4>().map_or(0.0, |b| f32::from_le_bytes(*b))
     }
@@ -38,7 +38,7 @@ impl Element for F32 {
 ///
 /// Shapes: `tile` `[k][lanes]`, of which lanes `lane..lane + R` are read; `columns` at most 8 of K floats
 /// each; `acc[r][c]` is written. Order per row: acc = +0; for k ascending, `acc = acc + w*x`.
-#[inline]
+#[inline(always)]
 pub fn gemv_float_scalar<E: Element, const R: usize>(
     tile: &[u8],
     lanes: usize,

@@ -12,7 +12,7 @@ use crate::pairs::pairs;
 /// Shapes: `tile` as packed (scales, then vectors of `[R][4]`); `columns` at most 8 of K each; `acc[r][c]`
 /// is written. Order per row: acc = +0; for g ascending, d = the exact integer sum of q*x, then
 /// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
-#[inline]
+#[inline(always)]
 pub fn gemv_q8_scalar<const R: usize>(
     tile: &[u8],
     k: usize,
@@ -55,7 +55,7 @@ pub fn gemv_q8_scalar<const R: usize>(
 }
 
 /// |sum| <= 4 * 128 * 127, and a group's is below 2^24: i32 never overflows.
-#[inline]
+#[inline(always)]
 fn dot4(w: &[u8; K_STEP], x: &[i8; K_STEP]) -> i32 {
     w.iter()
         .zip(x)
