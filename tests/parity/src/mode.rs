@@ -86,6 +86,15 @@ impl Mode {
         Mode { threads, ..self }
     }
 
+    /// Scalar kernels for the naive mode, the CPU's best for all others: every comparison with the naive bits
+    /// compares backends too.
+    pub fn kernels(&self) -> Kernels {
+        match self.feed {
+            Feed::One => Kernels::portable(),
+            _ => Kernels::detect(),
+        }
+    }
+
     /// `whole7+held+wrong+budget1000+threads3`.
     pub fn name(&self) -> String {
         let mut name = match self.feed {
@@ -275,14 +284,14 @@ pub fn run(
     };
     for piece in text.prompt.chunks(pieces) {
         session.push(piece)?;
-        finish(&mut session, executor, mode.budget, &mut trace)?;
+        finish(&mut session, mode, executor, &mut trace)?;
     }
     for n in 0..text.generate {
         let drawn = session.sample(text.sampling)?;
         trace.generated.push(drawn);
         if n + 1 < text.generate {
             session.push(&[text.forced.get(n).copied().unwrap_or(drawn)])?;
-            finish(&mut session, executor, mode.budget, &mut trace)?;
+            finish(&mut session, mode, executor, &mut trace)?;
         }
     }
     trace.counters = session.counters();
@@ -292,12 +301,13 @@ pub fn run(
 /// Steps until all is committed, and takes down every position as its sweep ends.
 fn finish(
     session: &mut Session<'_, '_>,
+    mode: &Mode,
     executor: &mut dyn Executor,
-    budget: Budget,
     trace: &mut Trace,
 ) -> Result<(), Error> {
+    let kernels = mode.kernels();
     loop {
-        let progress = session.step(Kernels::portable(), executor, budget)?;
+        let progress = session.step(kernels, executor, mode.budget)?;
         for p in trace.len()..session.committed() {
             take(session, p, trace);
         }
