@@ -63,16 +63,10 @@ impl<'r> Row<'r> {
 
     /// Draws from cleaned logits after bias and penalties.
     pub(crate) fn draw(&mut self, sampling: &Sampling, position: u32) -> u32 {
-        let finite = self.iter().filter(|l| is_finite(*l));
-        let max = finite.fold(f32::NEG_INFINITY, max_ordered);
-        if !is_finite(max) || magnitude(sampling.temperature) == 0 {
-            return argmax_of(self.iter().map(finite_or_lowest));
+        if magnitude(sampling.temperature) == 0 || !self.keep(sampling) {
+            return argmax_of(self.iter());
         }
-        self.keep_top_k(sampling.top_k);
-        self.weigh(max, sampling.temperature, sampling.min_p);
-        self.keep_top_p(sampling.top_p);
-        let total = self.total();
-        let at = share(rng::draw_bits(sampling.seed, position), total, 0);
+        let at = share(rng::draw_bits(sampling.seed, position), self.total(), 0);
         let mut sum = 0u64;
         for (i, e) in self.iter().enumerate() {
             sum = sum.saturating_add(weight(e));
@@ -81,6 +75,18 @@ impl<'r> Row<'r> {
             }
         }
         0
+    }
+
+    /// Replaces logits by e^z, 0 for tokens that must not be drawn; `false` if there is no other.
+    fn keep(&mut self, sampling: &Sampling) -> bool {
+        let max = self.iter().fold(f32::NEG_INFINITY, max_ordered);
+        if !is_finite(max) {
+            return false;
+        }
+        self.keep_top_k(sampling.top_k);
+        self.weigh(max, sampling.temperature, sampling.min_p);
+        self.keep_top_p(sampling.top_p);
+        true
     }
 
     /// Leaves the k largest; the others become -infinity.
@@ -130,10 +136,6 @@ impl<'r> Row<'r> {
     fn total(&self) -> u64 {
         self.iter().fold(0, |sum, e| sum.saturating_add(weight(e)))
     }
-}
-
-fn finite_or_lowest(l: f32) -> f32 {
-    if is_finite(l) { l } else { f32::NEG_INFINITY }
 }
 
 /// The weight of e^z, in integers: sums of them are exact in any order.
@@ -204,5 +206,274 @@ impl Cut {
         let keeps = self.left > 0;
         self.left = self.left.saturating_sub(share);
         keeps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    /// Numbers from a seed, through Philox: uniform in 0..1.
+    struct Random(u32);
+
+    impl Random {
+        fn next(&mut self) -> f64 {
+            self.0 += 1;
+            rng::draw_bits(99, self.0) as f64 / 2f64.powi(64)
+        }
+
+        fn below(&mut self, n: usize) -> usize {
+            (self.next() * n as f64) as usize
+        }
+
+        /// Spread out, or on a grid so coarse that there are many ties.
+        fn logits(&mut self, n: usize, ties: bool) -> Vec<f32> {
+            let mut one = || (self.next() * 12.0 - 4.0) as f32;
+            let grid = |v: f32| if ties { (v * 0.5).floor() } else { v };
+            (0..n).map(|_| grid(one())).collect()
+        }
+    }
+
+    /// Sorts, in f64: (token, probability) of the kept tokens, most probable first; and how close the closest
+    /// decision was.
+    fn reference(logits: &[f32], s: &Sampling) -> (Vec<(usize, f64)>, f64) {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+        if s.top_k > 0 {
+            order.truncate(s.top_k as usize);
+        }
+        let z = |i: usize| f64::from(logits[i] - logits[order[0]]) / f64::from(s.temperature);
+        let mut kept: Vec<(usize, f64)> = order.iter().map(|i| (*i, z(*i).exp())).collect();
+        let mut margin = f64::MAX;
+        for (_, e) in &kept {
+            margin = margin.min((e - f64::from(s.min_p)).abs());
+        }
+        kept.retain(|(_, e)| *e >= f64::from(s.min_p));
+        let total: f64 = kept.iter().map(|(_, e)| e).sum();
+        let (mut sum, mut n) = (0.0, 0);
+        for (_, e) in &kept {
+            n += 1;
+            sum += e / total;
+            margin = margin.min((sum - f64::from(s.top_p)).abs());
+            if s.top_p < 1.0 && sum >= f64::from(s.top_p) {
+                break;
+            }
+        }
+        kept.truncate(n);
+        let total: f64 = kept.iter().map(|(_, e)| e).sum();
+        kept.iter_mut().for_each(|(_, e)| *e /= total);
+        (kept, margin)
+    }
+
+    fn sampling(random: &mut Random, n: usize) -> Sampling {
+        Sampling {
+            temperature: [0.3, 0.8, 1.0, 1.5][random.below(4)],
+            top_k: [0, 1, 2, 5, 40, n as u32, n as u32 + 1][random.below(7)],
+            top_p: [1.0, 0.999, 0.95, 0.9, 0.5, 0.1, 0.0][random.below(7)],
+            min_p: [0.0, 0.0, 0.01, 0.05, 0.3, 1.0][random.below(6)],
+            ..Sampling::GREEDY
+        }
+    }
+
+    /// The kept tokens and their weights are the reference's, in rows that lie contiguous or strided.
+    #[test]
+    fn kept_sets_are_those_of_a_sort_in_f64() {
+        let mut random = Random(0);
+        let (mut compared, mut ambiguous) = (0, 0);
+        for round in 0..6000 {
+            let n = 1 + random.below(90);
+            let ties = round % 2 == 0;
+            let logits = random.logits(n, ties);
+            let s = sampling(&mut random, n);
+            let (mut want, margin) = reference(&logits, &s);
+            // f32's exp and the integers are within 2^-22 of f64; with ties min_p 1 and top_p are exact.
+            let exact = s.min_p == 0.0 || s.min_p == 1.0;
+            if margin < 1e-6 && !(exact && margin == 0.0 && s.top_p == 1.0) {
+                ambiguous += 1;
+                continue;
+            }
+            compared += 1;
+            want.sort_by_key(|(i, _)| *i);
+            let stride = 1 + round % 3;
+            let mut cells: Vec<f32> = std::vec![7.0; n * stride];
+            cells
+                .iter_mut()
+                .step_by(stride)
+                .zip(&logits)
+                .for_each(|(c, l)| *c = *l);
+            let mut row = Row::strided(&mut cells, stride, n);
+            assert!(row.keep(&s));
+            let total = row.total() as f64;
+            // Weights below 2^-40 are 0: the reference's must then be tiny too.
+            let got: Vec<(usize, f64)> = row
+                .iter()
+                .enumerate()
+                .filter(|(_, e)| weight(*e) > 0)
+                .map(|(i, e)| (i, weight(e) as f64 / total))
+                .collect();
+            want.retain(|(i, p)| *p > 1e-11 || got.iter().any(|(g, _)| g == i));
+            let tokens = |kept: &[(usize, f64)]| kept.iter().map(|(i, _)| *i).collect::<Vec<_>>();
+            assert_eq!(tokens(&got), tokens(&want), "{s:?} {logits:?}");
+            for ((_, got), (_, want)) in got.iter().zip(&want) {
+                assert!((got - want).abs() < 1e-6, "{got} {want} {s:?}");
+            }
+            assert!(stride == 1 || cells.iter().skip(1).step_by(stride).all(|c| *c == 7.0));
+        }
+        assert!(
+            compared > 4000,
+            "{compared} compared, {ambiguous} ambiguous"
+        );
+    }
+
+    /// Chi-square over 40,000 positions against f64's probabilities. The bound is the quantile at 1 - 1e-6
+    /// (Wilson and Hilferty): one run in a million of a true generator would exceed it, and the positions are fixed.
+    #[test]
+    fn draws_are_distributed_as_f64_says() {
+        let mut random = Random(1 << 20);
+        for seed in 0..24u64 {
+            let n = 2 + random.below(30);
+            let logits = random.logits(n, seed % 3 == 0);
+            let s = Sampling {
+                seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                ..sampling(&mut random, n)
+            };
+            let (want, margin) = reference(&logits, &s);
+            if margin < 1e-6 && s.top_p < 1.0 {
+                continue;
+            }
+            let draws = 40_000u32;
+            let mut counts = std::vec![0u32; n];
+            for position in 0..draws {
+                counts[s.draw(&mut logits.clone(), &[], position) as usize] += 1;
+            }
+            let (mut chi2, mut cells, mut rare) = (0.0, 0, (0.0, 0));
+            let mut add = |expected: f64, count: u32| {
+                chi2 += (f64::from(count) - expected).powi(2) / expected;
+                cells += 1;
+            };
+            for (i, p) in &want {
+                let expected = p * f64::from(draws);
+                if expected < 10.0 {
+                    rare = (rare.0 + expected, rare.1 + counts[*i]);
+                } else {
+                    add(expected, counts[*i]);
+                }
+                counts[*i] = 0;
+            }
+            if rare.0 >= 1.0 {
+                add(rare.0, rare.1);
+            }
+            assert!(counts.iter().all(|c| *c == 0), "only kept tokens are drawn");
+            let d = f64::from((cells - 1).max(1));
+            let bound = d * (1.0 - 2.0 / (9.0 * d) + 4.753 * (2.0 / (9.0 * d)).sqrt()).powi(3);
+            assert!(
+                chi2 <= bound,
+                "seed {seed}: {chi2} > {bound} at {cells} cells: {s:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_index() {
+        let keep = |s: Sampling, logits: &[f32]| {
+            let mut cells = logits.to_vec();
+            assert!(Row::new(&mut cells).keep(&s));
+            cells.iter().map(|e| *e > 0.0).collect::<Vec<_>>()
+        };
+        let warm = Sampling {
+            temperature: 1.0,
+            ..Sampling::GREEDY
+        };
+        let (t, f) = (true, false);
+        let k = |top_k| Sampling {
+            top_k,
+            ..warm.clone()
+        };
+        let logits = [1.0, 2.0, 1.0, 2.0, 1.0];
+        assert_eq!(keep(k(1), &logits), [f, t, f, f, f]);
+        assert_eq!(keep(k(3), &logits), [t, t, f, t, f]);
+        assert_eq!(keep(k(4), &logits), [t, t, t, t, f]);
+        assert_eq!(keep(k(2), &[0.0, -0.0, 0.0]), [t, t, f]);
+        let p = |top_p| Sampling {
+            top_p,
+            ..warm.clone()
+        };
+        // Four equal tokens of a quarter each: exactly a half is reached by two.
+        assert_eq!(keep(p(0.5), &[3.0; 4]), [t, t, f, f]);
+        assert_eq!(keep(p(0.5f32.next_up()), &[3.0; 4]), [t, t, t, f]);
+        assert_eq!(keep(p(0.25), &[3.0; 4]), [t, f, f, f]);
+        assert_eq!(keep(p(0.0), &[3.0, 4.0]), [f, t]);
+        assert_eq!(
+            keep(
+                Sampling {
+                    min_p: 1.0,
+                    ..warm.clone()
+                },
+                &logits
+            ),
+            [f, t, f, t, f]
+        );
+        // Top-p is of what top-k and min-p have left: 2 of 3 equal tokens are 0.67 of them.
+        let both = Sampling {
+            top_k: 3,
+            top_p: 0.6,
+            ..warm.clone()
+        };
+        assert_eq!(keep(both, &[3.0; 9]), [t, t, f, f, f, f, f, f, f]);
+    }
+
+    #[test]
+    fn integers_are_floors() {
+        let mut random = Random(7);
+        for bits in [40, 64] {
+            for _ in 0..20_000 {
+                let x = (random.next() * 2f64.powi(-(random.below(140) as i32))) as f32;
+                let want = if x.is_normal() && x < 1.0 {
+                    (f64::from(x) * 2f64.powi(bits)) as u64
+                } else {
+                    continue;
+                };
+                assert_eq!(fixed(x, bits), want, "{x:e}");
+            }
+        }
+        assert_eq!(
+            (fixed(1.0, 40), fixed(0.0, 40), fixed(1e-45, 64)),
+            (1 << 40, 0, 0)
+        );
+        assert_eq!(share(1 << 63, 10, 0), 5);
+        assert_eq!(share(u64::MAX, 10, 0), 9);
+        assert_eq!((share(1, 1, u64::MAX), share(0, 1, u64::MAX)), (1, 0));
+        // Below this no weight is lost.
+        assert_eq!(weight(exp(LOWEST)), 0);
+        assert_eq!(weight(exp(0.0)), 1 << WEIGHT_BITS);
+    }
+
+    #[test]
+    fn cuts_are_those_of_a_sort() {
+        let mut random = Random(1 << 10);
+        for _ in 0..3000 {
+            let n = 1 + random.below(40);
+            let spread = [4, 1 << 9, usize::MAX >> 33][random.below(3)];
+            let cells: Vec<(u32, u64)> = (0..n)
+                .map(|_| (random.below(spread) as u32, random.below(5) as u64))
+                .collect();
+            let all: u64 = cells.iter().map(|c| c.1).sum();
+            if all == 0 {
+                continue;
+            }
+            let target = 1 + random.below(all as usize) as u64;
+            let mut order: Vec<usize> = (0..n).collect();
+            order.sort_by(|a, b| cells[*b].0.cmp(&cells[*a].0).then(a.cmp(b)));
+            let (mut kept, mut sum) = (std::vec![false; n], 0);
+            for i in order {
+                kept[i] = sum < target;
+                sum += cells[i].1;
+            }
+            let mut cut = Cut::at(cells.iter().copied(), target);
+            let got: Vec<bool> = cells.iter().map(|c| cut.keeps(c.0, c.1)).collect();
+            assert_eq!(got, kept, "{cells:?} {target}");
+        }
     }
 }

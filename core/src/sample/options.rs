@@ -148,3 +148,204 @@ impl Default for Sampling {
         Self::GREEDY
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::sample::argmax;
+    use std::vec::Vec;
+
+    fn warm() -> Sampling {
+        Sampling {
+            temperature: 1.0,
+            ..Sampling::GREEDY
+        }
+    }
+
+    #[test]
+    fn each_option_has_a_range() {
+        let g = || Sampling::GREEDY;
+        assert_eq!(g().check(), Ok(()));
+        let bias = |v| Sampling {
+            bias: heapless::Vec::from_slice(&[(3, v)]).unwrap(),
+            ..g()
+        };
+        let bad = [f32::NAN, -1.0, f32::INFINITY, 1e-30, 1e9];
+        for v in bad {
+            for (s, name) in [
+                (
+                    Sampling {
+                        temperature: v,
+                        ..g()
+                    },
+                    "temperature",
+                ),
+                (
+                    Sampling {
+                        repetition_penalty: v,
+                        ..g()
+                    },
+                    "repetition_penalty",
+                ),
+            ] {
+                let why = s.check().unwrap_err().why();
+                assert!(why.starts_with(name), "{v}: {why}");
+            }
+        }
+        for v in [f32::NAN, -0.1, 1.1] {
+            assert!(
+                Sampling { top_p: v, ..g() }
+                    .check()
+                    .unwrap_err()
+                    .why()
+                    .contains("top_p")
+            );
+            assert!(
+                Sampling { min_p: v, ..g() }
+                    .check()
+                    .unwrap_err()
+                    .why()
+                    .contains("min_p")
+            );
+        }
+        for v in [f32::NAN, f32::INFINITY, 1e-30, -1e9] {
+            assert!(
+                Sampling {
+                    presence_penalty: v,
+                    ..g()
+                }
+                .check()
+                .is_err()
+            );
+            assert!(
+                Sampling {
+                    frequency_penalty: v,
+                    ..g()
+                }
+                .check()
+                .is_err()
+            );
+            assert!(bias(v).check().is_err());
+        }
+        assert_eq!(bias(f32::NEG_INFINITY).check(), Ok(()));
+        assert_eq!(bias(-65504.0).check(), Ok(()));
+        assert!(
+            Sampling {
+                penalty_tokens: 4097,
+                ..g()
+            }
+            .check()
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn greedy_is_the_largest_after_bias_and_penalties() {
+        let row = [1.0, 3.0, 3.0, -2.0];
+        assert_eq!(
+            Sampling::GREEDY.draw(&mut row.clone(), &[1], 9),
+            argmax(&row)
+        );
+        assert!(Sampling::GREEDY.is_argmax() && !warm().is_argmax());
+        let mut s = Sampling::GREEDY;
+        s.bias.push((0, 2.5)).unwrap();
+        assert!(!s.is_argmax());
+        assert_eq!(s.draw(&mut row.clone(), &[], 0), 0);
+        s.bias.push((0, -1.0)).unwrap();
+        assert_eq!(s.draw(&mut row.clone(), &[], 0), 1);
+        let s = Sampling {
+            presence_penalty: 0.5,
+            ..Sampling::GREEDY
+        };
+        assert_eq!(s.draw(&mut row.clone(), &[1, 9], 0), 2);
+    }
+
+    #[test]
+    fn what_is_banned_or_not_finite_is_never_drawn() {
+        let ban = |tokens: &[u32], temperature| {
+            let mut s = Sampling {
+                temperature,
+                ..warm()
+            };
+            tokens
+                .iter()
+                .for_each(|t| s.bias.push((*t, f32::NEG_INFINITY)).unwrap());
+            s
+        };
+        for temperature in [0.0, 0.8] {
+            let s = ban(&[1, 2], temperature);
+            for position in 0..200 {
+                assert!([0, 3].contains(&s.draw(&mut [0.0, 9.0, 9.0, 0.5], &[], position)));
+                let mut odd = [f32::NAN, f32::INFINITY, -f32::NAN, 0.5, f32::NEG_INFINITY];
+                assert_eq!(s.draw(&mut odd, &[], position), 3);
+                // Also with penalties on what is banned.
+                let s = Sampling {
+                    repetition_penalty: 0.5,
+                    frequency_penalty: -2.0,
+                    ..s.clone()
+                };
+                assert!([0, 3].contains(&s.draw(&mut [0.0, 9.0, 9.0, 0.5], &[1, 2, 2], position)));
+            }
+            assert_eq!(ban(&[0, 1], temperature).draw(&mut [1.0, 2.0], &[], 3), 0);
+            assert_eq!(s.draw(&mut [], &[], 3), 0);
+            assert_eq!(s.draw(&mut [f32::NAN; 4], &[], 3), 0);
+        }
+    }
+
+    #[test]
+    fn seed_and_position_decide_the_draw() {
+        let row: Vec<f32> = (0..50).map(|i| (i % 7) as f32 * 0.1).collect();
+        let text = |seed| -> Vec<u32> {
+            let s = Sampling { seed, ..warm() };
+            (0..40).map(|p| s.draw(&mut row.clone(), &[], p)).collect()
+        };
+        assert_eq!(text(5), text(5));
+        let others: Vec<Vec<u32>> = (0..20).map(text).collect();
+        for (i, a) in others.iter().enumerate() {
+            assert!(others[..i].iter().all(|b| a != b));
+        }
+    }
+
+    /// The first draw by hand: four equal logits, seed 0 and position 0. Random123's first words are
+    /// 6627e8d5 and e169c58d, so the share is 0xe169c58d / 2^32 = 0.88: the last token.
+    #[test]
+    fn a_draw_by_hand() {
+        assert_eq!(warm().draw(&mut [1.0; 4], &[], 0), 3);
+        // ln 9 for the first: it has 0.9 of the whole.
+        assert_eq!(warm().draw(&mut [2.197_224_6, 0.0], &[], 0), 0);
+        assert_eq!(warm().draw(&mut [1.9, 0.0], &[], 0), 1);
+    }
+
+    /// Options that `check` refuses and rows of anything give a token of the row.
+    #[test]
+    fn draws_are_total() {
+        let odd = [
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            -1.0,
+            1e-45,
+            3e38,
+            -3e38,
+            0.5,
+        ];
+        for (i, v) in odd.into_iter().enumerate() {
+            for w in odd {
+                let s = Sampling {
+                    temperature: v,
+                    top_k: i as u32,
+                    top_p: w,
+                    min_p: v,
+                    repetition_penalty: w,
+                    presence_penalty: v,
+                    frequency_penalty: w,
+                    penalty_tokens: u32::MAX,
+                    seed: 1,
+                    bias: heapless::Vec::from_slice(&[(1, w), (99, v)]).unwrap(),
+                };
+                assert!(s.draw(&mut odd.clone(), &[0, 1, u32::MAX], 7) < odd.len() as u32);
+            }
+        }
+    }
+}

@@ -177,3 +177,132 @@ impl<'s> StopStrings<'s> {
             .unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// The text before the first match (the earliest end, then the earliest start), by trying every place.
+    fn naive<'t>(text: &'t str, strings: &[&str]) -> (&'t str, bool) {
+        for end in 0..=text.len() {
+            let ends = |s: &&&str| text.as_bytes()[..end].ends_with(s.as_bytes());
+            if let Some(s) = strings.iter().filter(ends).max_by_key(|s| s.len()) {
+                return (&text[..end - s.len()], true);
+            }
+        }
+        (text, false)
+    }
+
+    /// Streams `text` in pieces; checks after each that what is held back is bounded and may become a string.
+    fn stream(text: &str, strings: &[&str], mut piece: impl FnMut() -> usize) -> (String, bool) {
+        let mut stops = StopStrings::new(strings).unwrap();
+        let longest = strings.iter().map(|s| s.len()).max().unwrap_or(1);
+        let (mut shown, mut at) = (Vec::new(), 0);
+        while at < text.len() {
+            let end = (at + piece()).min(text.len());
+            let streamed = stops.push(&text.as_bytes()[at..end]);
+            shown.extend_from_slice(streamed.held);
+            shown.extend_from_slice(streamed.text);
+            at = end;
+            if streamed.stopped {
+                assert_eq!(
+                    stops.push(b"more"),
+                    Streamed {
+                        held: b"",
+                        text: b"",
+                        stopped: true
+                    }
+                );
+                assert_eq!(stops.finish(), b"");
+                return (String::from_utf8(shown).unwrap(), true);
+            }
+            let held = &text.as_bytes()[shown.len()..at];
+            assert!(held.len() < longest);
+            assert!(held.is_empty() || strings.iter().any(|s| s.as_bytes().starts_with(held)));
+        }
+        shown.extend_from_slice(stops.finish());
+        (String::from_utf8(shown).unwrap(), false)
+    }
+
+    #[test]
+    fn every_text_and_every_cut_is_that_of_a_naive_search() {
+        let sets: [&[&str]; 7] = [
+            &["abab"],
+            &["aab", "ab", "b"],
+            &["aaaa", "ba"],
+            &["abcabcabd", "bca"],
+            &["ß", "äß"],
+            &["c"],
+            &[],
+        ];
+        let mut state = 1u64;
+        let mut random = move |n: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (state >> 33) % n
+        };
+        let mut met = 0;
+        for _ in 0..4000 {
+            let letters = ["a", "b", "c", "d", "ä", "ß"];
+            let n = 1 + random(5);
+            let text: String = (0..random(24))
+                .map(|_| letters[random(n) as usize])
+                .collect();
+            for strings in sets {
+                let (want, stopped) = naive(&text, strings);
+                for longest in [1, 3, 40] {
+                    let got = stream(&text, strings, || 1 + random(longest) as usize);
+                    assert_eq!(got, (want.into(), stopped), "{text:?} {strings:?}");
+                }
+                met += u32::from(stopped);
+            }
+        }
+        assert!(met > 1000);
+    }
+
+    #[test]
+    fn whole_characters_in_give_whole_characters_out() {
+        // The stop string shares its first byte with ä, ö and ü.
+        let mut stops = StopStrings::new(&["üß"]).unwrap();
+        for (piece, held, text) in [
+            ("aä", "", "aä"),
+            ("ü", "", ""),
+            ("ü", "ü", ""),
+            ("x", "ü", "x"),
+        ] {
+            let s = stops.push(piece.as_bytes());
+            assert_eq!(
+                (s.held, s.text),
+                (held.as_bytes(), text.as_bytes()),
+                "{piece}"
+            );
+        }
+        assert!(stops.push("zzüß!".as_bytes()).stopped);
+    }
+
+    #[test]
+    fn a_string_that_never_comes_is_released_at_the_end() {
+        let string = "x".repeat(64);
+        let mut stops = StopStrings::new(&[&string]).unwrap();
+        let text = "x".repeat(63);
+        let s = stops.push(text.as_bytes());
+        assert_eq!((s.held.len(), s.text.len(), s.stopped), (0, 0, false));
+        assert_eq!(stops.finish(), text.as_bytes());
+        assert_eq!(stops.finish(), b"");
+        assert_eq!(stops.push(b"xy").text, b"xy");
+    }
+
+    #[test]
+    fn strings_that_cannot_be_are_refused() {
+        let why = |strings: &[&str]| StopStrings::new(strings).unwrap_err().why();
+        assert!(why(&["a", ""]).contains("empty"));
+        assert!(why(&[&"x".repeat(65)]).contains("64 bytes"));
+        assert!(why(&["a"; 9]).contains("8 stop strings"));
+        let full: Vec<String> = (0..8).map(|i| format!("{i}").repeat(64)).collect();
+        let full: Vec<&str> = full.iter().map(String::as_str).collect();
+        assert!(StopStrings::new(&full).is_ok());
+    }
+}
