@@ -63,6 +63,21 @@ pub(crate) const fn slice(b: &[u8], at: usize, len: usize) -> Option<&[u8]> {
     }
 }
 
+/// Whether `b[at..at + len]` is there and all 0: reserved bytes, in which a later version may put a meaning
+/// that this one does not know.
+pub(crate) const fn is_zero(b: &[u8], at: usize, len: usize) -> bool {
+    let Some(mut rest) = slice(b, at, len) else {
+        return false;
+    };
+    while let Some((v, tail)) = rest.split_first() {
+        if *v != 0 {
+            return false;
+        }
+        rest = tail;
+    }
+    true
+}
+
 const fn u16_at<const N: usize>(b: &[u8; N], at: usize) -> u16 {
     match array::<2>(b, at) {
         Some(a) => u16::from_le_bytes(*a),
@@ -88,7 +103,7 @@ const fn f32_at<const N: usize>(b: &[u8; N], at: usize) -> f32 {
     f32::from_bits(u32_at(b, at))
 }
 
-const fn u8_at<const N: usize>(b: &[u8; N], at: usize) -> u8 {
+pub(crate) const fn u8_at<const N: usize>(b: &[u8; N], at: usize) -> u8 {
     match array::<1>(b, at) {
         Some([v]) => *v,
         None => 0,

@@ -31,8 +31,8 @@
 //! * **Tokenizer**: see [`tokenizer`](crate::tokenizer). **Provenance**: UTF-8 JSON. **Template**:
 //!   UTF-8 Jinja, at most 64 KiB.
 //!
-//! `parse` reads tables only, and proves all that safety needs. CRCs of the sections and the values of
-//! weights and scales are [`Model::verify`]'s: an unverified file is safe, but only a verified one has the
+//! `parse` reads tables only, and proves all that safety needs. CRCs of the sections, the zeros between them and
+//! the values of weights and scales are [`Model::verify`]'s: an unverified file is safe, but only a verified one has the
 //! same answer on every target.
 
 mod expert;

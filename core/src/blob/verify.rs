@@ -1,6 +1,5 @@
 //! What `parse` leaves out because it reads every byte: checksums, hashes, the values of weights.
 
-use crate::blob::expert::site_record;
 use crate::blob::format::{self, SectionKind};
 use crate::blob::tensor::{BPanel, Tensor};
 use crate::blob::view::{Model, table_tensor};
@@ -9,7 +8,7 @@ use crate::hash::{Crc32, Fnv1a, crc32};
 use crate::kernels::layout::{self, Dtype};
 use crate::math;
 
-/// How much of a section one step of [`Verify`] reads.
+/// How much one step of [`Verify`] reads.
 const STEP: usize = 64 * 1024;
 
 impl<'b> Model<'b> {
@@ -52,93 +51,230 @@ impl<'b> Model<'b> {
     pub const fn verification(&self) -> Verify<'b> {
         Verify {
             model: *self,
-            section: 0,
-            at: 0,
+            part: 0,
+            end: (format::HEADER_BYTES as u64).saturating_add(
+                (self.header.sections as u64).saturating_mul(format::SECTION_ENTRY_BYTES as u64),
+            ),
+            stage: Stage::Sums { at: 0 },
             crc: None,
+            body: None,
             fnv: Fnv1a::new(),
         }
     }
 }
 
-/// A verification that can be interrupted: each [`step`](Verify::step) reads at most 64 KiB for a checksum,
-/// and the last one of a section also the values of its weights.
+/// A verification that can be interrupted: each [`step`](Verify::step) reads at most 64 KiB, or one tile of a
+/// tensor where that is longer.
 pub struct Verify<'b> {
     model: Model<'b>,
-    section: usize,
-    at: usize,
+    /// A section; after those, an expert of [`Model::with_experts`].
+    part: usize,
+    /// Where the section before it ends.
+    end: u64,
+    stage: Stage,
     crc: Option<Crc32>,
+    /// Of an expert: what follows its header.
+    body: Option<Crc32>,
     fnv: Fnv1a,
 }
 
-impl Verify<'_> {
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Checksums and hashes have seen `at` bytes.
+    Sums { at: usize },
+    /// The values of a tensor are to be read from a piece on. An expert has two at each site, A and B.
+    Values { tensor: usize, piece: usize },
+}
+
+/// What is verified as one.
+struct Part<'b> {
+    kind: SectionKind,
+    bytes: &'b [u8],
+    /// `None` for an expert file, whose checksum is its own.
+    crc: Option<u32>,
+    class: u16,
+}
+
+impl<'b> Verify<'b> {
     /// Reads on; `Ok(true)` if there is more to do.
     ///
     /// Errors: as [`Model::verify`].
     pub fn step(&mut self) -> Result<bool, Error> {
-        let Some(entry) = self.model.section_entry(self.section) else {
-            return self.replaced_expert();
+        let Some(part) = self.present()? else {
+            return Ok(false);
         };
-        let kind = SectionKind::from_number(entry.kind).ok_or(Error::Corrupt)?;
-        let bytes = format::slice(
+        match self.stage {
+            Stage::Sums { at } => self.sums(&part, at)?,
+            Stage::Values { tensor, piece } => self.values(&part, tensor, piece)?,
+        }
+        Ok(true)
+    }
+
+    fn present(&self) -> Result<Option<Part<'b>>, Error> {
+        if let Some(entry) = self.model.section_entry(self.part) {
+            let bytes = format::slice(
+                self.model.bytes,
+                entry.offset as usize,
+                entry.length as usize,
+            );
+            return Ok(Some(Part {
+                kind: SectionKind::from_number(entry.kind).ok_or(Error::Corrupt)?,
+                bytes: bytes.ok_or(Error::Corrupt)?,
+                crc: Some(entry.crc),
+                class: entry.index,
+            }));
+        }
+        let n = (self.part).saturating_sub(self.model.header.sections as usize);
+        Ok(self.model.replaced.get(n).map(|file| Part {
+            kind: SectionKind::Expert,
+            bytes: file.expert().raw(),
+            crc: None,
+            class: file.class() as u16,
+        }))
+    }
+
+    fn sums(&mut self, part: &Part<'b>, at: usize) -> Result<(), Error> {
+        let rest = part.bytes.split_at_checked(at).ok_or(Error::Corrupt)?.1;
+        let (piece, rest) = rest.split_at_checked(STEP).unwrap_or((rest, &[]));
+        if at == 0 {
+            self.padding()?;
+        }
+        self.crc.get_or_insert_with(Crc32::new).update(piece);
+        if bound_hash(&self.model, part.kind).is_some() {
+            self.fnv.bytes(piece);
+        }
+        if part.kind == SectionKind::Expert {
+            let skip = format::EXPERT_HEADER_BYTES.saturating_sub(at);
+            let body = piece.split_at_checked(skip).unwrap_or((piece, &[])).1;
+            self.body.get_or_insert_with(Crc32::new).update(body);
+        }
+        if !rest.is_empty() {
+            self.stage = Stage::Sums {
+                at: at.saturating_add(piece.len()),
+            };
+            return Ok(());
+        }
+        self.stage = Stage::Values {
+            tensor: 0,
+            piece: 0,
+        };
+        self.check_sums(part)
+    }
+
+    /// Between sections there is nothing.
+    fn padding(&mut self) -> Result<(), Error> {
+        let Some(entry) = self.model.section_entry(self.part) else {
+            return Ok(());
+        };
+        let (from, to) = (self.end, entry.offset);
+        self.end = to.saturating_add(entry.length);
+        let gap = format::slice(
             self.model.bytes,
-            entry.offset as usize,
-            entry.length as usize,
-        )
-        .ok_or(Error::Corrupt)?;
-        let take = bytes.len().saturating_sub(self.at).min(STEP);
-        let part = format::slice(bytes, self.at, take).ok_or(Error::Corrupt)?;
-        let mut crc = self.crc.take().unwrap_or_else(Crc32::new);
-        crc.update(part);
-        if bound_hash(&self.model, kind).is_some() {
-            self.fnv.bytes(part);
+            from as usize,
+            to.saturating_sub(from) as usize,
+        );
+        match gap.ok_or(Error::Corrupt)?.iter().all(|b| *b == 0) {
+            true => Ok(()),
+            false => Err(Error::Section {
+                index: self.part as u16,
+                why: "the bytes before it are not 0",
+            }),
         }
-        self.at += take;
-        if self.at < bytes.len() {
-            self.crc = Some(crc);
-            return Ok(true);
+    }
+
+    fn check_sums(&mut self, part: &Part<'b>) -> Result<(), Error> {
+        let crc = self.crc.take().map_or(0, Crc32::finish);
+        let body = self.body.take().map(Crc32::finish);
+        let fnv = core::mem::take(&mut self.fnv);
+        let differs = |found, expected| Error::Crc {
+            section: Some(part.kind),
+            expected,
+            found,
+        };
+        if let Some(expected) = part.crc
+            && crc != expected
+        {
+            return Err(differs(crc, expected));
         }
-        let found = crc.finish();
-        if found != entry.crc {
-            return Err(Error::Crc {
-                section: Some(kind),
-                expected: entry.crc,
-                found,
-            });
-        }
-        if let Some(expected) = bound_hash(&self.model, kind)
-            && self.fnv.value() != expected
+        if let Some(expected) = bound_hash(&self.model, part.kind)
+            && fnv.value() != expected
         {
             return Err(Error::Section {
-                index: self.section as u16,
+                index: self.part as u16,
                 why: "its hash is not the one that experts are bound to",
             });
         }
-        match kind {
-            SectionKind::Base | SectionKind::Classifier => {
-                table_values(bytes, kind, self.model.config.group as usize)?
+        if let Some(found) = body {
+            let expected = crate::blob::parse::expert_header(part.bytes)?.body_crc;
+            if found != expected {
+                return Err(differs(found, expected));
             }
-            SectionKind::Expert => expert_values(&self.model, bytes, entry.index)?,
-            _ => {}
         }
-        self.section += 1;
-        self.at = 0;
-        self.fnv = Fnv1a::new();
-        Ok(true)
+        Ok(())
+    }
+
+    /// The values of one piece of a tensor.
+    fn values(&mut self, part: &Part<'b>, tensor: usize, piece: usize) -> Result<(), Error> {
+        let next = match part.kind {
+            SectionKind::Base | SectionKind::Classifier => {
+                let group = self.model.config.group as usize;
+                let count = format::array::<4>(part.bytes, 0).map_or(0, |n| u32::from_le_bytes(*n));
+                match tensor < count as usize {
+                    true => {
+                        let t = table_tensor(part.bytes, tensor, group).ok_or(Error::Corrupt)?;
+                        Some((tensor, tensor_values(&t, piece)))
+                    }
+                    false => None,
+                }
+            }
+            SectionKind::Expert => expert_values(&self.model, part, tensor, piece)?,
+            _ => None,
+        };
+        let number = |tensor: usize| match part.kind {
+            SectionKind::Expert => tensor / 2,
+            _ => tensor,
+        };
+        self.stage = match next {
+            Some((tensor, Values::More)) => Stage::Values {
+                tensor,
+                piece: piece.saturating_add(1),
+            },
+            Some((tensor, Values::Good)) => Stage::Values {
+                tensor: tensor.saturating_add(1),
+                piece: 0,
+            },
+            Some((tensor, Values::Bad)) => {
+                return Err(Error::Value {
+                    section: part.kind,
+                    tensor: number(tensor) as u16,
+                });
+            }
+            None => {
+                self.part = self.part.saturating_add(1);
+                Stage::Sums { at: 0 }
+            }
+        };
+        Ok(())
     }
 }
 
-impl Verify<'_> {
-    /// The files of [`Model::with_experts`] come after the blob's own sections, one a step.
-    fn replaced_expert(&mut self) -> Result<bool, Error> {
-        let n = self
-            .section
-            .saturating_sub(self.model.header.sections as usize);
-        let Some(file) = self.model.replaced.get(n) else {
-            return Ok(false);
-        };
-        expert_values(&self.model, file.expert().raw(), file.class() as u16)?;
-        self.section += 1;
-        Ok(true)
+/// What a piece of a tensor showed.
+enum Values {
+    /// All is in range, and there is another piece.
+    More,
+    /// All is in range to its end.
+    Good,
+    /// Something is not.
+    Bad,
+}
+
+impl Values {
+    fn of(good: bool, more: bool) -> Self {
+        match (good, more) {
+            (true, true) => Values::More,
+            (true, false) => Values::Good,
+            _ => Values::Bad,
+        }
     }
 }
 
@@ -152,81 +288,67 @@ fn bound_hash(model: &Model<'_>, kind: SectionKind) -> Option<u64> {
     }
 }
 
-fn table_values(section: &[u8], kind: SectionKind, group: usize) -> Result<(), Error> {
-    let count = format::array::<4>(section, 0).map_or(0, |n| u32::from_le_bytes(*n));
-    for n in 0..count as usize {
-        let tensor = table_tensor(section, n, group).ok_or(Error::Corrupt)?;
-        if !tensor_values(&tensor) {
-            return Err(Error::Value {
-                section: kind,
-                tensor: n as u16,
-            });
-        }
-    }
-    Ok(())
+/// The first panel from `panel` on, and what its piece shows; `None` after the last one.
+fn expert_values(
+    model: &Model<'_>,
+    part: &Part<'_>,
+    panel: usize,
+    piece: usize,
+) -> Result<Option<(usize, Values)>, Error> {
+    let expert = crate::blob::Expert::view(part.bytes).ok_or(Error::Corrupt)?;
+    let first = panel / 2;
+    let Some(n) = (first..model.n_sites()).find(|n| expert.rank(*n) > 0) else {
+        return Ok(None);
+    };
+    let site = model.site(n).ok_or(Error::Corrupt)?;
+    let lora = expert.lora(&site).ok_or(Error::Expert {
+        class: part.class,
+        site: Some(n as u16),
+        why: "a panel is missing",
+    })?;
+    let b = n == first && panel % 2 == 1;
+    let values = match b {
+        true => panel_values(&lora.b, piece),
+        false => tensor_values(&lora.a, piece),
+    };
+    Ok(Some((
+        n.saturating_mul(2).saturating_add(b as usize),
+        values,
+    )))
 }
 
-fn expert_values(model: &Model<'_>, bytes: &[u8], class: u16) -> Result<(), Error> {
-    let header = crate::blob::parse::expert_header(bytes)?;
-    let body = format::slice(
-        bytes,
-        format::EXPERT_HEADER_BYTES,
-        bytes.len().saturating_sub(format::EXPERT_HEADER_BYTES),
-    )
-    .ok_or(Error::Corrupt)?;
-    let found = crc32(body);
-    if found != header.body_crc {
-        return Err(Error::Crc {
-            section: Some(SectionKind::Expert),
-            expected: header.body_crc,
-            found,
-        });
-    }
-    let expert = crate::blob::Expert::view(bytes).ok_or(Error::Corrupt)?;
-    for n in 0..model.n_sites() {
-        let Some(record) = site_record(bytes, model.n_sites(), n) else {
-            return Err(Error::Corrupt);
-        };
-        if record.rank == 0 {
-            continue;
-        }
-        let site = model.site(n).ok_or(Error::Corrupt)?;
-        let lora = expert.lora(&site).ok_or(Error::Expert {
-            class,
-            site: Some(n as u16),
-            why: "a panel is missing",
-        })?;
-        if !tensor_values(&lora.a) || !panel_values(&lora.b) {
-            return Err(Error::Value {
-                section: SectionKind::Expert,
-                tensor: n as u16,
-            });
-        }
-    }
-    Ok(())
+/// Piece `n` of a matrix: as many tiles as fit 64 KiB, at least one.
+fn tensor_values(t: &Tensor<'_>, n: usize) -> Values {
+    let tiles = STEP.checked_div(t.tile_bytes()).unwrap_or(0).max(1);
+    let all = t.rows.div_ceil(t.lanes.max(1));
+    let from = n.saturating_mul(tiles);
+    let to = from.saturating_add(tiles).min(all);
+    let scales = layout::scale_bytes(t.lanes, t.cols, t.group);
+    let good = (from..to).all(|n| {
+        t.tile(n).is_some_and(|tile| match t.dtype {
+            Dtype::F16 => halves_in_range(tile, 0),
+            Dtype::F32 => floats_in_range(tile),
+            Dtype::Q8 => {
+                format::slice(tile, 0, scales).is_some_and(|s| halves_in_range(s, t.scale_exp))
+            }
+        })
+    });
+    Values::of(good, to < all)
 }
 
-fn tensor_values(t: &Tensor<'_>) -> bool {
-    match t.dtype {
-        Dtype::F16 => halves_in_range(t.data, 0),
-        Dtype::F32 => floats_in_range(t.data),
-        Dtype::Q8 => {
-            let scales = layout::scale_bytes(t.lanes, t.cols, t.group);
-            (0..t.rows.div_ceil(t.lanes.max(1))).all(|n| {
-                t.tile(n)
-                    .and_then(|tile| format::slice(tile, 0, scales))
-                    .is_some_and(|s| halves_in_range(s, t.scale_exp))
-            })
-        }
+/// Piece `n` of a panel: 64 KiB of numbers; all scales of a q8 one.
+fn panel_values(b: &BPanel<'_>, n: usize) -> Values {
+    if b.dtype == Dtype::Q8 {
+        return Values::of((0..b.rank).all(|j| math::in_range(b.scale(j))), false);
     }
-}
-
-fn panel_values(b: &BPanel<'_>) -> bool {
-    match b.dtype {
-        Dtype::F16 => halves_in_range(b.data, 0),
-        Dtype::F32 => floats_in_range(b.data),
-        Dtype::Q8 => (0..b.rank).all(|j| math::in_range(b.scale(j))),
-    }
+    let from = n.saturating_mul(STEP).min(b.data.len());
+    let rest = b.data.split_at_checked(from).map_or(&[][..], |p| p.1);
+    let (piece, rest) = rest.split_at_checked(STEP).unwrap_or((rest, &[]));
+    let good = match b.dtype {
+        Dtype::F16 => halves_in_range(piece, 0),
+        _ => floats_in_range(piece),
+    };
+    Values::of(good, !rest.is_empty())
 }
 
 /// f16 values; subnormal halves are legal only where `scale_exp` lets them stay within range.

@@ -115,7 +115,7 @@ fn every_byte_of_every_table() {
                     }
                 }
                 passed += alive.len();
-                // Where every value passes, the byte is a checksum's, a hash's or reserved.
+                // Where every value passes, the byte is a checksum's or a hash's.
                 let inert = alive.len() == all.len();
                 if let Some(new) = alive.first().filter(|_| !inert || at % 16 == 0) {
                     damage(&mut blob, *new);
@@ -130,6 +130,151 @@ fn every_byte_of_every_table() {
         println!("{name}: {passed} passed, refused by code: {refused:?}");
         assert!(refused.len() >= 6 && passed > 1000, "{name}");
     }
+}
+
+/// Every byte and flag that has no meaning yet must be 0: a later version may give it one.
+#[test]
+fn reserved_bytes_are_refused() {
+    use SectionKind as K;
+    let file = Case::open("case-qwen2-embedding").pack(Storage::F16);
+    let sections = reseal::sections(file.bytes());
+    let expert = sections.iter().position(|s| s.kind == K::Expert).unwrap();
+    // The first site is the embedding: the first expert that does not target it has an empty record.
+    let lacks =
+        |s: &&reseal::Section| s.kind == K::Expert && s.bytes[64..96].iter().all(|b| *b == 0);
+    let without = sections.iter().find(lacks).expect("such an expert").index;
+    let entry = 64 + 32 * expert;
+    let cases: [(&str, Option<(K, u16)>, std::ops::Range<usize>); 14] = [
+        ("header", None, 12..16),
+        ("header", None, 52..60),
+        ("entry", None, entry + 24..entry + 32),
+        ("tied", Some((K::Config, 0)), 77..128),
+        ("flags", Some((K::Base, 0)), 4..8),
+        ("tensor table", Some((K::Base, 0)), 8..16),
+        ("site table", Some((K::Sites, 0)), 4..16),
+        ("options", Some((K::Options, 0)), 7..8),
+        ("options", Some((K::Options, 0)), 20..32),
+        ("flags", Some((K::Classifier, 0)), 5..8),
+        ("tensor table", Some((K::Classifier, 0)), 8..16),
+        ("header", Some((K::Expert, 0)), 52..56),
+        // But for the rank, which stands in the middle.
+        ("record", Some((K::Expert, without)), 64..84),
+        ("record", Some((K::Expert, without)), 86..96),
+    ];
+    let refuse = |what: &str, place: Option<(K, u16)>, at: usize, new: u8| {
+        let mut bytes = file.bytes().to_vec();
+        let start = place.map_or(0, |(kind, index)| {
+            let n = sections
+                .iter()
+                .position(|s| (s.kind, s.index) == (kind, index));
+            reseal::entries(&bytes)[n.unwrap()].offset as usize
+        });
+        bytes[start + at] = new;
+        reseal::bind(&mut bytes);
+        reseal::seal(&mut bytes);
+        let damaged = File::new(&bytes);
+        let e = Blob::new(damaged.bytes()).and_then(Model::parse);
+        let why = e.expect_err("a reserved byte").why();
+        assert!(why.contains(what), "{place:?} byte {at} = {new}: {why}");
+        assert!(why.contains("reserved") || why.contains("flag"), "{why}");
+    };
+    for (what, place, range) in cases {
+        for at in range {
+            refuse(what, place, at, 1);
+            refuse(what, place, at, 0x80);
+        }
+    }
+    for at in 4..7 {
+        refuse("options", Some((K::Options, 0)), at, 2);
+    }
+    refuse("tied", Some((K::Config, 0)), 76, 2);
+    refuse("flags", Some((K::Classifier, 0)), 4, 2);
+}
+
+/// What no section holds is checked by `verify`: the bytes between sections.
+#[test]
+fn bytes_between_sections_are_zero() {
+    let file = fixture::intent(Storage::Q8);
+    let entries = reseal::entries(file.bytes());
+    let end = |n: usize| (entries[n].offset + entries[n].length) as usize;
+    let gaps = (1..entries.len()).flat_map(|n| end(n - 1)..entries[n].offset as usize);
+    let mut count = 0;
+    for at in gaps {
+        let mut bytes = file.bytes().to_vec();
+        bytes[at] = 1;
+        let damaged = File::new(&bytes);
+        let why = "the bytes before it are not 0";
+        let e = damaged.model().verify();
+        assert!(
+            matches!(e, Err(Error::Section { why: w, .. }) if w == why),
+            "{at}: {e:?}"
+        );
+        count += 1;
+    }
+    assert!(count > 30, "{count} bytes between sections");
+}
+
+/// A value out of range is found in every tensor, at its beginning and at its end, and by its number; a step
+/// reads one piece, of which a sound file has at least one per tensor.
+#[test]
+fn verify_finds_a_bad_value_in_each_tensor() {
+    let file = Case::open("case-six-experts-top3").pack(Storage::F16);
+    let sections = reseal::sections(file.bytes());
+    let mut tensors = 0;
+    for (n, section) in sections.iter().enumerate() {
+        // Where the numbers of each tensor lie, whether they are f16, and its number.
+        let mut data: Vec<(std::ops::Range<usize>, bool, usize)> = Vec::new();
+        match section.kind {
+            SectionKind::Base | SectionKind::Classifier => {
+                let count = u32::from_le_bytes(*section.bytes.first_chunk().unwrap()) as usize;
+                let rows = section.bytes[16..].as_chunks::<32>().0;
+                for (n, row) in rows.iter().take(count).enumerate() {
+                    let e = pleach::blob::format::TensorEntry::decode(row);
+                    let at = e.offset as usize;
+                    data.push((at..at + e.length as usize, e.dtype != 3, n));
+                }
+            }
+            SectionKind::Expert => {
+                let rows = section.bytes[64..].as_chunks::<32>().0;
+                for (n, row) in rows.iter().take(file.model().n_sites()).enumerate() {
+                    let e = pleach::blob::format::ExpertSite::decode(row);
+                    let (a, b) = (16 * e.a_offset as usize, 16 * e.b_offset as usize);
+                    if e.rank > 0 {
+                        data.push((a..a + e.a_length as usize, true, n));
+                        data.push((b..b + e.b_length as usize, true, n));
+                    }
+                }
+            }
+            _ => {}
+        }
+        tensors += data.len();
+        for (range, half, number) in data {
+            let (bytes, width): (&[u8], _) = match half {
+                true => (&[0x00, 0x7c], 2),
+                false => (&[0x00, 0x00, 0xc0, 0x7f], 4),
+            };
+            for at in [range.start, range.end - width] {
+                let mut damaged = sections.clone();
+                damaged[n].bytes[at..at + width].copy_from_slice(bytes);
+                let damaged = File::new(&reseal::assemble(&damaged));
+                let (section, tensor) = (section.kind, number as u16);
+                assert_eq!(
+                    damaged.model().verify(),
+                    Err(Error::Value { section, tensor })
+                );
+            }
+        }
+    }
+    let model = file.model();
+    let mut steps = model.verification();
+    let mut count = 0;
+    while steps.step().expect("a sound file") {
+        count += 1;
+    }
+    assert!(
+        tensors > 100 && count >= tensors + sections.len(),
+        "{count} steps, {tensors} tensors"
+    );
 }
 
 /// Names, and the tokenizer there and back.

@@ -39,6 +39,8 @@ pub(super) const fn config(b: &[u8]) -> Result<ConfigRecord, Error> {
         "embed_scale is outside 2^-24..=65504"
     } else if !is_factor(c.residual_scale) {
         "residual_scale is outside 2^-24..=65504"
+    } else if format::u8_at(head, 76) > 1 || !format::is_zero(head, 77, 51) {
+        "the flag tied is neither 0 nor 1, or reserved bytes are not 0"
     } else if b.len()
         != format::CONFIG_BYTES
             + (c.rope_dim as usize / 2) * 4
@@ -146,6 +148,11 @@ pub(super) const fn xlora_options(b: &[u8]) -> Result<OptionsRecord, Error> {
         "scaling_pass_value is neither 0 nor within 2^-24..=65504"
     } else if !is_signed_factor(o.global_scaling_weight) {
         "global_scaling_weight is neither 0 nor within 2^-24..=65504"
+    } else if format::u8_at(head, 4) > 1 || format::u8_at(head, 5) > 1 || format::u8_at(head, 6) > 1
+    {
+        "a flag of the options is neither 0 nor 1"
+    } else if !format::is_zero(head, 7, 1) || !format::is_zero(head, 20, 12) {
+        "reserved bytes of the options are not 0"
     } else {
         return Ok(o);
     };

@@ -47,6 +47,13 @@ pub(super) const fn check_expert(model: &Model<'_>, bytes: &[u8], class: u16) ->
                 why: "the table of sites ends early",
             });
         };
+        if !reserved_is_zero(bytes, n, r.rank != 0) {
+            return Err(Error::Expert {
+                class,
+                site: Some(n as u16),
+                why: "reserved bytes of its record are not 0",
+            });
+        }
         if r.rank != 0 {
             let embed = matches!(site.module, Module::Embed);
             let why = match (r.a_kind(), Dtype::from_tag(r.b_dtype)) {
@@ -108,6 +115,16 @@ pub(super) const fn check_expert(model: &Model<'_>, bytes: &[u8], class: u16) ->
         });
     }
     Ok(())
+}
+
+/// Whether the reserved bytes of a site's record are 0; all of them where the expert has nothing.
+const fn reserved_is_zero(bytes: &[u8], n: usize, targeted: bool) -> bool {
+    let from = if targeted { 27 } else { 0 };
+    format::is_zero(
+        bytes,
+        record_offset(n) + from,
+        format::EXPERT_SITE_BYTES - from,
+    )
 }
 
 /// Rows of the r-vector of the widest group of sites that share an input (q/k/v, o, gate/up, down,

@@ -11,6 +11,11 @@ pub(super) const fn file_header(bytes: &[u8]) -> Result<Header, Error> {
     };
     tri!(magic_and_version(b, format::MAGIC));
     tri!(header_crc(b, 60));
+    if !format::is_zero(b, 12, 4) || !format::is_zero(b, 52, 8) {
+        return Err(Error::Config {
+            why: "reserved bytes of the file's header are not 0",
+        });
+    }
     let header = Header::decode(b);
     if header.length != bytes.len() as u64 {
         return Err(Error::Truncated {
@@ -64,6 +69,13 @@ pub(crate) const fn expert_header(bytes: &[u8]) -> Result<ExpertHeader, Error> {
     tri!(magic_and_version(b, format::EXPERT_MAGIC));
     tri!(header_crc(b, 56));
     let header = ExpertHeader::decode(b);
+    if !format::is_zero(b, 52, 4) {
+        return Err(Error::Expert {
+            class: header.class,
+            site: None,
+            why: "reserved bytes of its header are not 0",
+        });
+    }
     if header.length != bytes.len() as u64 {
         return Err(Error::Truncated {
             needed: header.length,
@@ -129,6 +141,12 @@ pub(super) const fn sections<'b>(
             return Err(Error::Corrupt);
         };
         let e = SectionEntry::decode(b);
+        if !format::is_zero(b, 24, 8) {
+            return Err(Error::Section {
+                index,
+                why: "reserved bytes of its entry are not 0",
+            });
+        }
         let Some(kind) = SectionKind::from_number(e.kind) else {
             return Err(Error::Section {
                 index,

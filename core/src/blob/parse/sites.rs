@@ -18,6 +18,11 @@ pub(super) const fn site_table(model: &Model<'_>) -> Result<(), Error> {
             why: "the site table's length does not fit its count",
         });
     }
+    if !format::is_zero(model.sites, 4, format::TABLE_HEAD_BYTES - 4) {
+        return Err(Error::Config {
+            why: "reserved bytes of the site table are not 0",
+        });
+    }
     let mut site = 0;
     if model.embed_site().is_some() {
         tri!(expect_site(model, 0, Module::Embed, NO_LAYER));

@@ -108,12 +108,22 @@ const fn table<'b>(
             .saturating_add((count as u64).saturating_mul(format::TENSOR_ENTRY_BYTES as u64)),
     };
     match format::array::<4>(section, 0) {
-        Some(n) if u32::from_le_bytes(*n) as usize == count => Ok(walk),
+        Some(n) if u32::from_le_bytes(*n) as usize == count => {}
         _ => {
-            Err(walk
-                .error("the tensor table has another number of entries than the config asks for"))
+            return Err(walk
+                .error("the tensor table has another number of entries than the config asks for"));
         }
     }
+    // The classifier's first flag says that a ReLU stands between its layers.
+    let relu = matches!(kind, SectionKind::Classifier) as u8;
+    match format::array::<4>(section, 4) {
+        Some([flags, 0, 0, 0]) if *flags <= relu => {}
+        _ => return Err(walk.error("the tensor table has flags that this build does not know")),
+    }
+    if !format::is_zero(section, 8, format::TABLE_HEAD_BYTES - 8) {
+        return Err(walk.error("reserved bytes of the tensor table are not 0"));
+    }
+    Ok(walk)
 }
 
 pub(super) const fn base_tensors(model: &Model<'_>) -> Result<(), Error> {
@@ -200,11 +210,11 @@ pub(super) const fn classifier(model: &Model<'_>, section: &[u8]) -> Result<usiz
         index: 0,
         why: "a classifier has 1 to 64 layers, and needs experts",
     };
-    let Some(head) = format::array::<8>(section, 0) else {
-        return Err(error);
+    let count = match format::array::<4>(section, 0) {
+        Some(n) => u32::from_le_bytes(*n),
+        None => return Err(error),
     };
-    let (count, flags) = (format::u32_at(head, 0), format::u32_at(head, 4));
-    if count == 0 || !count.is_multiple_of(2) || count / 2 > MAX_DEPTH || flags > 1 || out == 0 {
+    if count == 0 || !count.is_multiple_of(2) || count / 2 > MAX_DEPTH || out == 0 {
         return Err(error);
     }
     let mut walk = tri!(table(section, kind, model.config.group, count as usize));
