@@ -147,7 +147,7 @@ impl<'b> Tokenizer<'b> {
 
     /// Encodes a text without added tokens.
     fn encode_piece(&self, text: &[u8], scratch: &mut [u32], sink: &mut Sink<'_>) {
-        for word in Words::new(text, self.adds_prefix_space()) {
+        for word in Words::new(text, self.has(super::format::ADD_PREFIX_SPACE)) {
             match merge(self, word, scratch) {
                 Ok(tokens) => sink.extend(tokens),
                 Err(needed) => sink.scratch_needed = sink.scratch_needed.max(needed),

@@ -66,6 +66,8 @@ const fn build() -> [u8; BYTES] {
         text: TEXT as u32,
         bos: 0,
         eos: NO_TOKEN,
+        index: 0,
+        normalizer: 0,
     };
     w.put(&header.encode());
     w.put(&SPECIAL.to_le_bytes());

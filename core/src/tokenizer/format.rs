@@ -6,25 +6,49 @@ use crate::blob::format::array;
 pub const VERSION: u16 = 1;
 /// Bytes of the [`Header`].
 pub const HEADER_BYTES: usize = 48;
-/// [`Header::model`]: byte-level BPE.
+/// [`Header::model`]: byte-level BPE; symbols begin as bytes.
 pub const MODEL_BYTE_BPE: u8 = 1;
+/// [`Header::model`]: SentencePiece's BPE; symbols begin as characters, `▁` is a space.
+pub const MODEL_CHAR_BPE: u8 = 2;
 /// [`Header::flags`]: a piece that does not begin with a space gets one.
 pub const ADD_PREFIX_SPACE: u16 = 1;
+/// [`Header::flags`]: a piece at the start of the text that does not begin with a space gets one.
+pub const PREFIX_FIRST: u16 = 1 << 1;
+/// [`Header::flags`]: every piece gets a space, even one that begins with one.
+pub const PREFIX_EVERY: u16 = 1 << 2;
+/// [`Header::flags`]: decoding drops a space at the start of the text.
+pub const STRIP_SPACE: u16 = 1 << 3;
+/// [`Header::flags`]: a word that is a token is that token, whatever the merges say.
+pub const IGNORE_MERGES: u16 = 1 << 4;
+/// All flags.
+pub const FLAGS: u16 = (IGNORE_MERGES << 1) - 1;
 /// "No token" in the header and in 4-byte ids; 2-byte ids have `u16::MAX`.
 pub const NO_TOKEN: u32 = u32::MAX;
 /// The bit of a token start that marks a special token.
 pub const SPECIAL: u32 = 1 << 31;
 /// Bytes of a row of the added tokens.
 pub const ADDED_BYTES: usize = 12;
+/// The bit of an added token's length that says: white space before it belongs to it.
+pub const LSTRIP: u32 = 1 << 31;
+/// The bit of an added token's length that says: white space after it belongs to it.
+pub const RSTRIP: u32 = 1 << 30;
 
 /// How text is cut into words before BPE.
-///
-/// The numbers 2 (Llama 3) and 3 (Qwen2) are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PreTokenizer {
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
     Gpt2 = 1,
+    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+    Llama3 = 2,
+    /// As `Llama3`, but `\p{N}` is a word of its own. Qwen2, 2.5 and 3.
+    Qwen2 = 3,
+    /// Each `\p{N}` is a word; what is between them is cut as by `Gpt2`. SmolLM, StarCoder.
+    Digits = 4,
+    /// A piece is one word. SentencePiece.
+    Whole = 5,
+    /// A word begins at each space. SentencePiece with Metaspace's `split`.
+    Spaces = 6,
 }
 
 impl PreTokenizer {
@@ -32,6 +56,36 @@ impl PreTokenizer {
     pub const fn from_number(n: u8) -> Option<Self> {
         match n {
             1 => Some(PreTokenizer::Gpt2),
+            2 => Some(PreTokenizer::Llama3),
+            3 => Some(PreTokenizer::Qwen2),
+            4 => Some(PreTokenizer::Digits),
+            5 => Some(PreTokenizer::Whole),
+            6 => Some(PreTokenizer::Spaces),
+            _ => None,
+        }
+    }
+}
+
+/// What happens to a text (what the first group of added tokens leaves of it) before the second group is
+/// looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Normalizer {
+    /// Nothing.
+    None = 0,
+    /// Unicode's Normalization Form C.
+    Nfc = 1,
+    /// The prefix is put before it, and `▁` is the same as a space. SentencePiece's.
+    Spaces = 2,
+}
+
+impl Normalizer {
+    /// The normaliser with this number.
+    pub const fn from_number(n: u8) -> Option<Self> {
+        match n {
+            0 => Some(Normalizer::None),
+            1 => Some(Normalizer::Nfc),
+            2 => Some(Normalizer::Spaces),
             _ => None,
         }
     }
@@ -42,9 +96,9 @@ impl PreTokenizer {
 /// | offset | type | field |
 /// |---|---|---|
 /// | 0 | u16 | [`VERSION`] |
-/// | 2 | u8 | model: [`MODEL_BYTE_BPE`] |
+/// | 2 | u8 | model: [`MODEL_BYTE_BPE`] or [`MODEL_CHAR_BPE`] |
 /// | 3 | u8 | [`PreTokenizer`] |
-/// | 4 | u16 | flags: [`ADD_PREFIX_SPACE`], others 0 |
+/// | 4 | u16 | flags, see the constants; at most one of the three that add a space |
 /// | 6 | u16 | width of an id in bytes: 2, only if V and M are at most 65535, or 4 |
 /// | 8 | u32 | V: one more than the largest token |
 /// | 12 | u32 | M: merges |
@@ -53,7 +107,9 @@ impl PreTokenizer {
 /// | 24 | u32 | T: bytes of text, below 2^31 |
 /// | 28 | u32 | the token that the template puts before the text, or [`NO_TOKEN`] |
 /// | 32 | u32 | the token that the template puts after the text, or [`NO_TOKEN`] |
-/// | 36 | 12 bytes | reserved, 0 |
+/// | 36 | u32 | I: rows of the index |
+/// | 40 | u8 | [`Normalizer`] |
+/// | 41 | 7 bytes | reserved, 0 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Version of the section.
@@ -80,20 +136,18 @@ pub struct Header {
     pub bos: u32,
     /// The token after the text.
     pub eos: u32,
+    /// Rows of the index.
+    pub index: u32,
+    /// Number of the [`Normalizer`].
+    pub normalizer: u8,
 }
 
 impl Header {
     /// Reads the fields; the rules are the parser's. `None`: a reserved byte is not 0.
     pub const fn decode(b: &[u8; HEADER_BYTES]) -> Option<Self> {
-        let mut reserved = match b.split_at_checked(36) {
-            Some((_, tail)) => tail,
-            None => &[],
-        };
-        while let Some((byte, rest)) = reserved.split_first() {
-            if *byte != 0 {
-                return None;
-            }
-            reserved = rest;
+        let normalizer = u32_at(b, 40);
+        if normalizer > 0xff || u32_at(b, 44) != 0 {
+            return None;
         }
         Some(Self {
             version: u16_at(b, 0),
@@ -108,6 +162,8 @@ impl Header {
             text: u32_at(b, 24),
             bos: u32_at(b, 28),
             eos: u32_at(b, 32),
+            index: u32_at(b, 36),
+            normalizer: normalizer as u8,
         })
     }
 
@@ -132,6 +188,8 @@ impl Header {
             self.text,
             self.bos,
             self.eos,
+            self.index,
+            self.normalizer as u32,
         ];
         let mut rest: &mut [u8] = &mut b;
         if let Some((start, tail)) = rest.split_first_chunk_mut::<8>() {

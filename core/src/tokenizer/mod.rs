@@ -65,9 +65,12 @@ mod words;
 
 pub use decode::{Decoder, Text};
 pub use encode::{AddedTokens, EncodeOptions, Template};
-pub use format::PreTokenizer;
+pub use format::{Normalizer, PreTokenizer};
 pub use section::Tokenizer;
 pub use unicode::{Class, UNICODE_VERSION};
+
+/// Whether this build has more than GPT-2's kind; what it lacks, `parse` refuses.
+const FULL: bool = cfg!(feature = "tokenizer-full");
 
 /// Whether decoding keeps or skips special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

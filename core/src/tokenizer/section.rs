@@ -1,13 +1,15 @@
 //! The view over a tokenizer section and the checks that make it safe.
 
+use super::FULL;
 use super::format::{
-    ADD_PREFIX_SPACE, ADDED_BYTES, HEADER_BYTES, Header, MODEL_BYTE_BPE, NO_TOKEN, PreTokenizer,
-    SPECIAL, VERSION,
+    ADD_PREFIX_SPACE, ADDED_BYTES, FLAGS, HEADER_BYTES, Header, IGNORE_MERGES, LSTRIP,
+    MODEL_BYTE_BPE, MODEL_CHAR_BPE, NO_TOKEN, Normalizer, PREFIX_EVERY, PREFIX_FIRST, PreTokenizer,
+    RSTRIP, SPECIAL, VERSION,
 };
 use crate::blob::format::{array, slice};
 use crate::error::Error;
 
-/// A byte-level BPE tokenizer: views over a blob's section, nothing else.
+/// A BPE tokenizer: views over a blob's section, nothing else.
 ///
 /// Every access stays bounds-checked: bytes that change after [`parse`](Self::parse) give other tokens,
 /// never a fault.
@@ -19,6 +21,7 @@ pub struct Tokenizer<'b> {
     byte_ids: &'b [u8],
     pairs: &'b [u8],
     merged: &'b [u8],
+    index: &'b [u8],
     text: &'b [u8],
 }
 
@@ -27,6 +30,9 @@ pub struct Tokenizer<'b> {
 pub(super) struct Added<'b> {
     pub(super) id: u32,
     pub(super) content: &'b [u8],
+    /// White space before the content, or after it, belongs to the token.
+    pub(super) lstrip: bool,
+    pub(super) rstrip: bool,
 }
 
 const fn fail<T>(why: &'static str) -> Result<T, Error> {
@@ -69,14 +75,8 @@ impl<'b> Tokenizer<'b> {
         if h.version != VERSION {
             return fail("a version that this build does not read");
         }
-        if h.model != MODEL_BYTE_BPE {
-            return fail("a model that this build does not know");
-        }
-        if PreTokenizer::from_number(h.pre_tokenizer).is_none() {
-            return fail("a pre-tokeniser that this build does not know");
-        }
-        if h.flags & !ADD_PREFIX_SPACE != 0 {
-            return fail("a flag that this build does not know");
+        if let Err(e) = check_kind(&h) {
+            return Err(e);
         }
         let narrow = h.vocab <= u16::MAX as u32 && h.merges <= u16::MAX as u32;
         if !(h.width == 4 || h.width == 2 && narrow) {
@@ -91,7 +91,8 @@ impl<'b> Tokenizer<'b> {
         let ids = 256 * width;
         let pairs = h.merges as u64 * 3 * width;
         let merged = h.merges as u64 * width;
-        if starts + added + ids + pairs + merged + h.text as u64 != tables.len() as u64 {
+        let index = h.index as u64 * width;
+        if starts + added + ids + pairs + merged + index + h.text as u64 != tables.len() as u64 {
             return fail("the tables do not add up to the section's length");
         }
         // Each fits in usize: their sum is the length of a slice.
@@ -99,7 +100,8 @@ impl<'b> Tokenizer<'b> {
             && let Some((added, rest)) = rest.split_at_checked(added as usize)
             && let Some((byte_ids, rest)) = rest.split_at_checked(ids as usize)
             && let Some((pairs, rest)) = rest.split_at_checked(pairs as usize)
-            && let Some((merged, text)) = rest.split_at_checked(merged as usize)
+            && let Some((merged, rest)) = rest.split_at_checked(merged as usize)
+            && let Some((index, text)) = rest.split_at_checked(index as usize)
         {
             return Ok(Self {
                 header: h,
@@ -108,6 +110,7 @@ impl<'b> Tokenizer<'b> {
                 byte_ids,
                 pairs,
                 merged,
+                index,
                 text,
             });
         }
@@ -130,6 +133,9 @@ impl<'b> Tokenizer<'b> {
             i += 1;
         }
         if let Err(e) = self.check_merges() {
+            return Err(e);
+        }
+        if let Err(e) = self.check_index() {
             return Err(e);
         }
         let first = h.added_first as usize;
@@ -187,6 +193,23 @@ impl<'b> Tokenizer<'b> {
         Ok(())
     }
 
+    /// Tokens have bytes of their own, so that the comparisons take time proportional to the text.
+    const fn check_index(&self) -> Result<(), Error> {
+        let mut before: &[u8] = &[];
+        let mut i = 0;
+        while i < self.header.index as usize {
+            let Some(bytes) = self.token_bytes(self.id(self.index, i)) else {
+                return fail("a token of the index is not in the vocabulary");
+            };
+            if !less(before, bytes) {
+                return fail("the index is not strictly ascending");
+            }
+            before = bytes;
+            i += 1;
+        }
+        Ok(())
+    }
+
     const fn check_added(&self, from: usize, to: usize) -> Result<(), Error> {
         let mut before: &[u8] = &[];
         // Contents may share bytes; without this bound the comparisons would take quadratic time.
@@ -226,6 +249,19 @@ impl<'b> Tokenizer<'b> {
             Some(p) => p,
             None => PreTokenizer::Gpt2, // `view` lets only known numbers pass
         }
+    }
+
+    /// What happens to a text before it is cut.
+    pub const fn normalizer(&self) -> Normalizer {
+        match Normalizer::from_number(self.header.normalizer) {
+            Some(n) => n,
+            None => Normalizer::None, // as above
+        }
+    }
+
+    /// Whether symbols begin as characters (SentencePiece), not as bytes.
+    pub(super) const fn model_is_chars(&self) -> bool {
+        FULL && self.header.model == MODEL_CHAR_BPE
     }
 
     /// The token that the template puts before a text.
@@ -365,15 +401,39 @@ impl<'b> Tokenizer<'b> {
         if let Some(id) = u32_in(self.added, at)
             && let Some(start) = u32_in(self.added, at.saturating_add(4))
             && let Some(length) = u32_in(self.added, at.saturating_add(8))
-            && let Some(content) = slice(self.text, start as usize, length as usize)
+            && let Some(content) = slice(
+                self.text,
+                start as usize,
+                (length & !(LSTRIP | RSTRIP)) as usize,
+            )
         {
-            return Some(Added { id, content });
+            return Some(Added {
+                id,
+                content,
+                lstrip: length & LSTRIP != 0,
+                rstrip: length & RSTRIP != 0,
+            });
         }
         None
     }
 
-    pub(super) const fn adds_prefix_space(&self) -> bool {
-        self.header.flags & ADD_PREFIX_SPACE != 0
+    /// The token of the index whose bytes these are.
+    pub(super) fn find(&self, bytes: &[u8]) -> Option<u32> {
+        let (mut low, mut high) = (0, self.header.index as usize);
+        while low < high {
+            let mid = low.midpoint(high);
+            let id = self.id(self.index, mid);
+            match self.token_bytes(id).unwrap_or(&[]).cmp(bytes) {
+                core::cmp::Ordering::Equal => return Some(id),
+                core::cmp::Ordering::Less => low = mid + 1,
+                core::cmp::Ordering::Greater => high = mid,
+            }
+        }
+        None
+    }
+
+    pub(super) const fn has(&self, flag: u16) -> bool {
+        self.header.flags & flag != 0
     }
 }
 
@@ -381,6 +441,59 @@ impl core::fmt::Debug for Tokenizer<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         self.header.fmt(f)
     }
+}
+
+/// The rules of model, pre-tokeniser, normaliser and flags.
+const fn check_kind(h: &Header) -> Result<(), Error> {
+    if h.flags & !FLAGS != 0 {
+        return fail("a flag that this build does not know");
+    }
+    let Some(pre) = PreTokenizer::from_number(h.pre_tokenizer) else {
+        return fail("a pre-tokeniser that this build does not know");
+    };
+    let Some(normalizer) = Normalizer::from_number(h.normalizer) else {
+        return fail("a normaliser that this build does not know");
+    };
+    let every = h.flags & PREFIX_EVERY != 0;
+    match h.model {
+        MODEL_BYTE_BPE => {
+            if matches!(pre, PreTokenizer::Whole | PreTokenizer::Spaces)
+                || matches!(normalizer, Normalizer::Spaces)
+                || h.flags & !(ADD_PREFIX_SPACE | IGNORE_MERGES) != 0
+            {
+                return fail("byte-level BPE with a part of SentencePiece");
+            }
+            if matches!(pre, PreTokenizer::Digits) && h.flags & ADD_PREFIX_SPACE != 0 {
+                return fail("a space before each digit");
+            }
+        }
+        MODEL_CHAR_BPE => {
+            if !matches!(pre, PreTokenizer::Whole | PreTokenizer::Spaces)
+                || matches!(normalizer, Normalizer::Nfc)
+            {
+                return fail("SentencePiece with a part of byte-level BPE");
+            }
+            if every != (h.flags & (PREFIX_EVERY | ADD_PREFIX_SPACE | PREFIX_FIRST) != 0)
+                && matches!(normalizer, Normalizer::Spaces)
+                || every && !matches!(normalizer, Normalizer::Spaces)
+            {
+                return fail("a prefix that does not go with the normaliser");
+            }
+        }
+        _ => return fail("a model that this build does not know"),
+    }
+    let prefixes = h.flags & (ADD_PREFIX_SPACE | PREFIX_FIRST | PREFIX_EVERY);
+    if prefixes & prefixes.wrapping_sub(1) != 0 {
+        return fail("more than one kind of prefix");
+    }
+    let full = h.model != MODEL_BYTE_BPE
+        || !matches!(pre, PreTokenizer::Gpt2)
+        || !matches!(normalizer, Normalizer::None)
+        || h.flags & IGNORE_MERGES != 0;
+    if full && !FULL {
+        return fail("a tokenizer that needs the feature `tokenizer-full` of the core");
+    }
+    Ok(())
 }
 
 const fn u32_in(table: &[u8], at: usize) -> Option<u32> {

@@ -29,6 +29,7 @@ mod write;
 
 pub use error::{Kind, PackError, Result};
 pub use import::Matrix;
+pub use import::tokenizer;
 pub use import::tokenizer::section as tokenizer_section;
 pub use options::{AdapterQuant, BaseQuant, PackOptions, Progress, Silent, Target};
 pub use pack::{Packed, pack};

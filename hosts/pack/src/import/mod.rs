@@ -8,7 +8,7 @@ pub(crate) mod modules;
 pub(crate) mod rope;
 pub(crate) mod safetensors;
 pub(crate) mod targets;
-pub(crate) mod tokenizer;
+pub mod tokenizer;
 pub(crate) mod weights;
 pub(crate) mod xlora;
 

@@ -1,13 +1,15 @@
 //! What `transformers` 4 takes from `tokenizer_config.json` when it loads `tokenizer.json`.
 
 use super::super::json::Json;
-use super::vocabulary::read_added_token;
-use super::{Node, Source, unsupported};
+use super::node::{Node, unsupported};
+use super::source::{AddedToken, Model, Prefix, Source};
+use super::vocabulary::{Vocabulary, read_added_token};
 use crate::error::{PackError, Result};
+use pleach::tokenizer::PreTokenizer;
 use serde_json::Value;
 
 /// Applies the config, and refuses one that adds tokens which `tokenizer.json` does not have.
-pub(super) fn apply(config: &Json, source: &mut Source) -> Result<()> {
+pub(super) fn apply(config: &Json, vocabulary: &Vocabulary, source: &mut Source) -> Result<()> {
     let flag = |key: &str, missing: bool| match config.get(key) {
         None => Ok(missing),
         Some(v) => v.as_bool().ok_or_else(|| {
@@ -21,12 +23,33 @@ pub(super) fn apply(config: &Json, source: &mut Source) -> Result<()> {
         return Err(unsupported(config, "split_special_tokens", "true"));
     }
     check_added(config, source)?;
-    source.add_prefix_space = flag("add_prefix_space", false)?;
+    let prefix = source.prefix != Prefix::Never;
+    match (&source.model, source.pre_tokenizer) {
+        (Model::ByteLevel { .. }, PreTokenizer::Gpt2) => {
+            source.prefix = match flag("add_prefix_space", false)? {
+                true => Prefix::Missing,
+                false => Prefix::Never,
+            };
+        }
+        (Model::ByteLevel { .. }, _) => {}
+        // `transformers` would build the tokenizer anew, from the SentencePiece model.
+        (Model::SentencePiece { .. }, _) => {
+            if flag("add_prefix_space", prefix)? != prefix {
+                return Err(config.refuse(
+                    format!(
+                        "add_prefix_space is {}, tokenizer.json says otherwise",
+                        !prefix
+                    ),
+                    "save the tokenizer again with save_pretrained, so that both files agree",
+                ));
+            }
+        }
+    }
     let class = config.text("tokenizer_class")?.unwrap_or_default();
     if class.starts_with("LlamaTokenizer") {
         let side = |flag: bool, key: &str, standard: &str| {
             let content = content(config, key)?.unwrap_or(standard);
-            match source.vocabulary.find(content) {
+            match vocabulary.find(content) {
                 _ if !flag => Ok(None),
                 None => Err(disagree(config, key, content)),
                 id => Ok(id),
@@ -40,12 +63,18 @@ pub(super) fn apply(config: &Json, source: &mut Source) -> Result<()> {
 
 /// Every token that the config names is an added token of `tokenizer.json`, with the same flags.
 fn check_added(config: &Json, source: &Source) -> Result<()> {
-    let added = &source.vocabulary.added;
+    let added = &source.added;
     if let Some(tokens) = config.object("added_tokens_decoder")? {
         for (id, value) in tokens {
             let node = Node::new(config, format!("added_tokens_decoder.{id}"), value)?;
             let token = read_added_token(&node)?;
-            let same = id.parse().ok().and_then(|id: u32| added.get(&id)) == Some(&token);
+            let same = added.iter().any(|a| {
+                let numbered = AddedToken {
+                    token: a.token,
+                    ..token.clone()
+                };
+                id.parse() == Ok(a.token) && *a == numbered
+            });
             if !same {
                 return Err(disagree(config, &node.path, &token.content));
             }
@@ -54,7 +83,7 @@ fn check_added(config: &Json, source: &Source) -> Result<()> {
     for (key, _) in config.entries() {
         if key.ends_with("_token")
             && let Some(content) = content(config, key)?
-            && !added.values().any(|a| a.content == content)
+            && !added.iter().any(|a| a.content == content)
         {
             return Err(disagree(config, key, content));
         }

@@ -1,8 +1,8 @@
 //! `post_processor`: the tokens around a text.
 
 use super::super::json::Json;
+use super::node::{Node, token_number, unsupported};
 use super::vocabulary::Vocabulary;
-use super::{Node, token_number, unsupported};
 use crate::error::Result;
 use serde_json::Value;
 

@@ -1,27 +1,23 @@
 //! Tokens, merges and added tokens of `tokenizer.json`.
 
 use super::super::json::Json;
-use super::{Node, token_number, unsupported};
+use super::alphabet::letters;
+use super::node::{Node, token_number, unsupported};
+use super::source::{AddedToken, Token, TokenKind};
 use crate::error::Result;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// An added token.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Added {
-    pub(super) content: String,
-    pub(super) normalized: bool,
-    pub(super) special: bool,
-}
-
 /// What turns words into tokens and back.
 pub(super) struct Vocabulary {
-    /// Tokens of the model, spelled in GPT-2's printable alphabet.
-    pub(super) tokens: HashMap<String, u32>,
-    /// (left, right) to (place in the list, merged token). A pair that is listed twice has its last place.
-    pub(super) merges: BTreeMap<(u32, u32), (usize, u32)>,
-    /// Added tokens by number.
-    pub(super) added: BTreeMap<u32, Added>,
+    /// Tokens of the model by spelling.
+    tokens: HashMap<String, u32>,
+    /// The merges as they are listed.
+    pub(super) merges: Vec<(String, String)>,
+    /// Added tokens.
+    pub(super) added: Vec<AddedToken>,
+    /// Words that are tokens are not merged.
+    pub(super) ignore_merges: bool,
 }
 
 impl Vocabulary {
@@ -46,30 +42,58 @@ impl Vocabulary {
         {
             return Err(unsupported(json, "model.dropout", &v.to_string()));
         }
-        if model.flag("ignore_merges", Some(false))? {
-            return Err(unsupported(json, "model.ignore_merges", "true"));
-        }
+        let ignore_merges = model.flag("ignore_merges", Some(false))?;
         let tokens = read_tokens(&model)?;
-        refuse_unknown(&model, &tokens)?;
         let merges = read_merges(&model, &tokens)?;
         let added = read_added(json, &tokens)?;
         Ok(Self {
             tokens,
             merges,
             added,
+            ignore_merges,
         })
+    }
+
+    /// `unk_token` and `byte_fallback` are of no consequence to byte-level BPE where each byte has a token.
+    pub(super) fn refuse_unknown_bytes(&self, json: &Json) -> Result<()> {
+        refuse_unknown(&Node::of(json, "model")?, &self.tokens)
+    }
+
+    /// SentencePiece's BPE: what has no token is spelled in bytes.
+    pub(super) fn require_byte_fallback(&self, json: &Json) -> Result<()> {
+        match Node::of(json, "model")?.flag("byte_fallback", Some(false))? {
+            true => Ok(()),
+            false => Err(unsupported(json, "model.byte_fallback", "false")),
+        }
+    }
+
+    /// The tokens by number, added ones among them.
+    pub(super) fn tokens(&self) -> Vec<Token> {
+        let model = self.tokens.iter().map(|(t, id)| (*id, t, TokenKind::Model));
+        let mut all: BTreeMap<u32, Token> = (self.added.iter())
+            .map(|a| (a.token, &a.content, TokenKind::Added))
+            .chain(model)
+            .map(|(id, spelling, kind)| {
+                let spelling = spelling.clone();
+                (id, Token { spelling, kind })
+            })
+            .collect();
+        let count = all.keys().next_back().map_or(0, |id| id + 1);
+        (0..count)
+            .map(|id| all.remove(&id).unwrap_or_default())
+            .collect()
     }
 
     /// Whether there is a token with this number.
     pub(super) fn has(&self, id: u32) -> bool {
-        self.added.contains_key(&id) || self.tokens.values().any(|t| *t == id)
+        self.added.iter().any(|a| a.token == id) || self.tokens.values().any(|t| *t == id)
     }
 
     /// The number of an added token or a token of the model, as `tokenizers` looks it up.
     pub(super) fn find(&self, content: &str) -> Option<u32> {
-        let added = self.added.iter().find(|(_, a)| a.content == content);
+        let added = self.added.iter().find(|a| a.content == content);
         added
-            .map(|(id, _)| *id)
+            .map(|a| a.token)
             .or_else(|| self.tokens.get(content).copied())
     }
 }
@@ -95,7 +119,7 @@ fn read_tokens(model: &Node<'_>) -> Result<HashMap<String, u32>> {
 
 /// `unk_token` and `byte_fallback` are of no consequence where each byte has a token.
 fn refuse_unknown(model: &Node<'_>, tokens: &HashMap<String, u32>) -> Result<()> {
-    let missing = alphabet()
+    let missing = letters()
         .iter()
         .position(|c| !tokens.contains_key(c.to_string().as_str()));
     let Some(byte) = missing else {
@@ -112,11 +136,8 @@ fn refuse_unknown(model: &Node<'_>, tokens: &HashMap<String, u32>) -> Result<()>
     Err(unsupported(model.json, &format!("model.{key}"), &found))
 }
 
-fn read_merges(
-    model: &Node<'_>,
-    tokens: &HashMap<String, u32>,
-) -> Result<BTreeMap<(u32, u32), (usize, u32)>> {
-    let mut merges = BTreeMap::new();
+fn read_merges(model: &Node<'_>, tokens: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
+    let mut merges = Vec::new();
     for (place, merge) in model.array("merges")?.iter().enumerate() {
         let key = format!("merges[{place}]");
         let (left, right) = match merge {
@@ -131,21 +152,19 @@ fn read_merges(
             },
             _ => return Err(model.wrong(&key, "a pair of tokens")),
         };
-        let find = |token: &str| {
-            tokens
-                .get(token)
-                .copied()
-                .ok_or_else(|| model.wrong(&key, &format!("of the vocabulary: no token {token:?}")))
-        };
-        let pair = (find(left)?, find(right)?);
-        merges.insert(pair, (place, find(&format!("{left}{right}"))?));
+        for token in [left, right, &format!("{left}{right}")] {
+            if !tokens.contains_key(token) {
+                return Err(model.wrong(&key, &format!("of the vocabulary: no token {token:?}")));
+            }
+        }
+        merges.push((left.into(), right.into()));
     }
     Ok(merges)
 }
 
 /// The added tokens, each under the number that `tokenizers` gives it: the model's, else the next one.
-fn read_added(json: &Json, tokens: &HashMap<String, u32>) -> Result<BTreeMap<u32, Added>> {
-    let mut added = BTreeMap::new();
+fn read_added(json: &Json, tokens: &HashMap<String, u32>) -> Result<Vec<AddedToken>> {
+    let mut added = Vec::new();
     let mut contents = HashSet::new();
     let mut next = tokens.len() as u32;
     let list = json
@@ -156,7 +175,7 @@ fn read_added(json: &Json, tokens: &HashMap<String, u32>) -> Result<BTreeMap<u32
     };
     for (i, value) in list.iter().enumerate() {
         let node = Node::new(json, format!("added_tokens[{i}]"), value)?;
-        let token = read_added_token(&node)?;
+        let mut token = read_added_token(&node)?;
         let content = &token.content;
         let refuse = |what: String| {
             Err(json.refuse(
@@ -180,61 +199,29 @@ fn read_added(json: &Json, tokens: &HashMap<String, u32>) -> Result<BTreeMap<u32
                 "has id {stated}, but tokenizers would give it {id}"
             ));
         }
-        added.insert(id, token);
+        token.token = id;
+        added.push(token);
     }
     Ok(added)
 }
 
-/// The fields of an added token, here or in `tokenizer_config.json`.
-pub(super) fn read_added_token(node: &Node<'_>) -> Result<Added> {
+/// The fields of an added token, here or in `tokenizer_config.json`, but for its number.
+pub(super) fn read_added_token(node: &Node<'_>) -> Result<AddedToken> {
     let content = node.text("content")?;
-    for key in ["single_word", "lstrip", "rstrip"] {
-        if node.flag(key, None)? {
-            let path = format!("{}.{key}", node.path);
-            return Err(unsupported(
-                node.json,
-                &path,
-                &format!("true ({content:?})"),
-            ));
-        }
+    if node.flag("single_word", None)? {
+        let path = format!("{}.single_word", node.path);
+        return Err(unsupported(
+            node.json,
+            &path,
+            &format!("true ({content:?})"),
+        ));
     }
-    Ok(Added {
+    Ok(AddedToken {
+        token: 0,
         content: content.into(),
         normalized: node.flag("normalized", None)?,
         special: node.flag("special", None)?,
+        lstrip: node.flag("lstrip", None)?,
+        rstrip: node.flag("rstrip", None)?,
     })
-}
-
-/// GPT-2's printable character for each byte: itself where it is printable Latin-1, else the next from
-/// U+0100 on.
-pub(super) fn alphabet() -> [char; 256] {
-    let mut next = 0x100..;
-    std::array::from_fn(|byte| {
-        let printable = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-        let code = if printable {
-            Some(byte as u32)
-        } else {
-            next.next()
-        };
-        code.and_then(char::from_u32).unwrap_or_default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::alphabet;
-
-    // The published table: https://github.com/openai/gpt-2/blob/master/src/encoder.py
-    #[test]
-    fn gpt2_alphabet() {
-        let a = alphabet();
-        assert_eq!(a[0], 'Ā');
-        assert_eq!(a[b'\n' as usize], 'Ċ');
-        assert_eq!(a[b' ' as usize], 'Ġ');
-        assert_eq!(a[b'a' as usize], 'a');
-        assert_eq!(a[0x7f], 'ġ');
-        assert_eq!(a[0xa0], 'ł');
-        assert_eq!(a[0xad], 'Ń');
-        assert_eq!(a[0xff], 'ÿ');
-    }
 }

@@ -1,128 +1,318 @@
 //! The section's bytes; `pleach::tokenizer` describes them.
 
-use super::super::json::Json;
-use super::Source;
-use super::vocabulary::alphabet;
-use crate::error::Result;
-use pleach::tokenizer::Tokenizer;
+use super::alphabet::{bytes_of, letters};
+use super::merges;
+use super::source::{Model, Prefix, Source, TokenKind};
+use crate::error::{PackError, Result};
 use pleach::tokenizer::format::{
-    ADD_PREFIX_SPACE, Header, MODEL_BYTE_BPE, NO_TOKEN, SPECIAL, VERSION,
+    ADD_PREFIX_SPACE, Header, IGNORE_MERGES, LSTRIP, MODEL_BYTE_BPE, MODEL_CHAR_BPE, NO_TOKEN,
+    PREFIX_EVERY, PREFIX_FIRST, RSTRIP, SPECIAL, STRIP_SPACE, VERSION,
 };
+use pleach::tokenizer::{Normalizer, Tokenizer};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-pub(super) fn write(json: &Json, source: &Source) -> Result<Vec<u8>> {
-    let vocabulary = &source.vocabulary;
-    let spellings = spellings(source);
-    let vocab = spellings.keys().next_back().map_or(0, |id| id + 1);
-    let merges = &vocabulary.merges;
+/// Most tokens. The bound keeps a stray number from asking for a table of 2^32 rows.
+pub(super) const MOST_TOKENS: usize = 1 << 24;
+
+/// The tokenizer section of a source. The same source gives the same bytes.
+///
+/// Errors: a source that contradicts itself (a merge or added token outside the vocabulary, a spelling
+/// that two tokens have, some but not all bytes of SentencePiece's byte fallback), naming the file.
+pub fn section_of(source: &Source) -> Result<Vec<u8>> {
+    if source.tokens.len() > MOST_TOKENS {
+        return Err(refuse(source, format!("{} tokens", source.tokens.len())));
+    }
+    let vocabulary = Vocabulary::of(source)?;
+    let merges = merges::ranked(source, &vocabulary)?;
+    let bytes = byte_tokens(source, &vocabulary)?;
+    let text = Text::of(source)?;
+    let index = index(source, &text);
+
+    let vocab = source.tokens.len() as u32;
     let narrow = vocab <= 0xffff && merges.len() <= 0xffff;
+    let [first, second] = &text.groups;
+    let header = Header {
+        version: VERSION,
+        model: match source.model {
+            Model::ByteLevel { .. } => MODEL_BYTE_BPE,
+            Model::SentencePiece { .. } => MODEL_CHAR_BPE,
+        },
+        pre_tokenizer: source.pre_tokenizer as u8,
+        flags: flags(source),
+        width: if narrow { 2 } else { 4 },
+        vocab,
+        merges: merges.len() as u32,
+        added_first: first.len() as u32,
+        added_second: second.len() as u32,
+        text: text.bytes.len() as u32,
+        bos: source.bos.unwrap_or(NO_TOKEN),
+        eos: source.eos.unwrap_or(NO_TOKEN),
+        index: index.len() as u32,
+        normalizer: source.normalizer as u8,
+    };
+    let mut out = header.encode().to_vec();
     let id = |out: &mut Vec<u8>, id: u32| {
         let bytes = id.to_le_bytes();
         out.extend_from_slice(if narrow { &bytes[..2] } else { &bytes });
     };
-
-    let special: HashSet<&str> = (vocabulary.added.values())
-        .filter(|a| a.special)
-        .map(|a| a.content.as_str())
-        .collect();
-    let bytes_of = decoder();
-    let mut text = Vec::new();
-    let mut places = BTreeMap::new();
-    let mut starts: Vec<u32> = Vec::new();
-    for token in 0..vocab {
-        let start = text.len() as u32;
-        let spelling = spellings.get(&token).copied().unwrap_or_default();
-        text.extend(decode(&bytes_of, spelling));
-        places.insert(token, (start, text.len() as u32 - start));
-        let flag = if special.contains(spelling) {
-            SPECIAL
-        } else {
-            0
-        };
-        starts.push(start | flag);
-    }
-    starts.push(text.len() as u32);
-
-    let mut groups = [Vec::new(), Vec::new()];
-    for (token, added) in &vocabulary.added {
-        let content = added.content.as_bytes();
-        let mut place = places[token];
-        if text[place.0 as usize..][..place.1 as usize] != *content {
-            place = (text.len() as u32, content.len() as u32);
-            text.extend(content);
-        }
-        groups[usize::from(added.normalized)].push((content, *token, place));
-    }
-    groups.iter_mut().for_each(|g| g.sort());
-
-    let header = Header {
-        version: VERSION,
-        model: MODEL_BYTE_BPE,
-        pre_tokenizer: source.pre_tokenizer as u8,
-        flags: if source.add_prefix_space {
-            ADD_PREFIX_SPACE
-        } else {
-            0
-        },
-        width: if narrow { 2 } else { 4 },
-        vocab,
-        merges: merges.len() as u32,
-        added_first: groups[0].len() as u32,
-        added_second: groups[1].len() as u32,
-        text: text.len() as u32,
-        bos: source.bos.unwrap_or(NO_TOKEN),
-        eos: source.eos.unwrap_or(NO_TOKEN),
-    };
-    let mut out = header.encode().to_vec();
-    starts.iter().for_each(|s| out.extend(s.to_le_bytes()));
-    for (_, token, (start, length)) in groups.iter().flatten() {
-        for n in [*token, *start, *length] {
+    text.starts.iter().for_each(|s| out.extend(s.to_le_bytes()));
+    for row in first.iter().chain(second) {
+        for n in [row.token, row.start, row.length] {
             out.extend(n.to_le_bytes());
         }
     }
-    for c in alphabet() {
-        let token = vocabulary.tokens.get(c.to_string().as_str());
-        id(&mut out, token.copied().unwrap_or(NO_TOKEN));
+    for token in bytes {
+        id(&mut out, token.unwrap_or(NO_TOKEN));
     }
-    let by_place: BTreeMap<usize, u32> = merges.values().copied().collect();
-    let ranks: HashMap<usize, u32> = by_place.keys().copied().zip(0..).collect();
-    for ((left, right), (place, _)) in merges {
-        for n in [*left, *right, ranks[place]] {
+    let sorted: BTreeMap<(u32, u32), u32> = (0..)
+        .zip(&merges)
+        .map(|(rank, m)| ((m.left, m.right), rank))
+        .collect();
+    for ((left, right), rank) in sorted {
+        for n in [left, right, rank] {
             id(&mut out, n);
         }
     }
-    by_place.values().for_each(|token| id(&mut out, *token));
-    out.extend(text);
+    merges.iter().for_each(|m| id(&mut out, m.merged));
+    index.iter().for_each(|token| id(&mut out, *token));
+    out.extend(text.bytes);
     match Tokenizer::parse(&out) {
         Ok(_) => Ok(out),
-        Err(e) => Err(json
-            .refuse(
-                format!("does not make a tokenizer: {}", e.why()),
-                "save the tokenizer again",
-            )
-            .with_source(e)),
+        Err(e) => {
+            Err(refuse(source, format!("does not make a tokenizer: {}", e.why())).with_source(e))
+        }
     }
 }
 
-/// What `tokenizers` writes for each token: an added token's content, else the model's spelling.
-fn spellings(source: &Source) -> BTreeMap<u32, &str> {
-    let model = source.vocabulary.tokens.iter();
-    let mut all: BTreeMap<u32, &str> = model.map(|(t, id)| (*id, t.as_str())).collect();
-    let added = source.vocabulary.added.iter();
-    all.extend(added.map(|(id, a)| (*id, a.content.as_str())));
-    all
+pub(super) fn refuse(source: &Source, what: impl std::fmt::Display) -> PackError {
+    PackError::refused(
+        format!("{}: {what}", source.name),
+        "save or convert the tokenizer again, or pack without it",
+    )
 }
 
-fn decoder() -> HashMap<char, u8> {
-    alphabet().into_iter().zip(0..=255).collect()
+/// The model's tokens by spelling.
+pub(super) struct Vocabulary<'s>(HashMap<&'s str, u32>);
+
+impl<'s> Vocabulary<'s> {
+    fn of(source: &'s Source) -> Result<Self> {
+        let mut tokens = HashMap::new();
+        for (id, token) in (0..).zip(&source.tokens) {
+            if token.kind != TokenKind::Model || token.spelling.is_empty() {
+                continue;
+            }
+            if let Some(other) = tokens.insert(token.spelling.as_str(), id) {
+                let what = format!("tokens {other} and {id} are both {:?}", token.spelling);
+                return Err(refuse(source, what));
+            }
+        }
+        Ok(Self(tokens))
+    }
+
+    pub(super) fn get(&self, spelling: &str) -> Option<u32> {
+        self.0.get(spelling).copied()
+    }
 }
 
-/// The bytes that the ByteLevel decoder makes of a token: each character's byte, or, if one has none,
-/// the token as it is.
-fn decode(bytes_of: &HashMap<char, u8>, spelling: &str) -> Vec<u8> {
-    let bytes: Option<Vec<u8>> = spelling
-        .chars()
-        .map(|c| bytes_of.get(&c).copied())
-        .collect();
-    bytes.unwrap_or_else(|| spelling.into())
+fn ignores_merges(source: &Source) -> bool {
+    match source.model {
+        Model::ByteLevel { ignore_merges } | Model::SentencePiece { ignore_merges } => {
+            ignore_merges
+        }
+    }
+}
+
+fn flags(source: &Source) -> u16 {
+    let ignore = ignores_merges(source);
+    let prefix = match source.prefix {
+        Prefix::Never => 0,
+        Prefix::Missing => ADD_PREFIX_SPACE,
+        Prefix::First => PREFIX_FIRST,
+        Prefix::Every => PREFIX_EVERY,
+    };
+    let when = |flag: u16, on: bool| if on { flag } else { 0 };
+    prefix | when(STRIP_SPACE, source.strip) | when(IGNORE_MERGES, ignore)
+}
+
+/// The token of each byte.
+fn byte_tokens(source: &Source, vocabulary: &Vocabulary<'_>) -> Result<Vec<Option<u32>>> {
+    if let Model::ByteLevel { .. } = source.model {
+        let letters = letters().map(|c| vocabulary.get(c.to_string().as_str()));
+        return Ok(letters.into());
+    }
+    let bytes = (0..=255u8).map(|b| vocabulary.get(&format!("<0x{b:02X}>")));
+    let bytes: Vec<Option<u32>> = bytes.collect();
+    match bytes.iter().position(Option::is_none) {
+        Some(byte) => Err(refuse(
+            source,
+            format!("byte fallback without a token for byte 0x{byte:02X}"),
+        )),
+        None => Ok(bytes),
+    }
+}
+
+/// A row of the added tokens.
+struct Row {
+    token: u32,
+    start: u32,
+    length: u32,
+}
+
+/// The bytes of tokens and added tokens, and where they are.
+struct Text {
+    bytes: Vec<u8>,
+    starts: Vec<u32>,
+    groups: [Vec<Row>; 2],
+}
+
+impl Text {
+    fn of(source: &Source) -> Result<Self> {
+        let special: HashSet<&str> = (source.added.iter())
+            .filter(|a| a.special)
+            .map(|a| a.content.as_str())
+            .collect();
+        let mut normal: HashMap<u32, String> = HashMap::new();
+        for a in &source.added {
+            if a.normalized {
+                normal.insert(a.token, normalized(source, &a.content)?);
+            }
+        }
+        let bytes_of = bytes_of();
+        let mut bytes = Vec::new();
+        let mut starts = Vec::new();
+        for (token, id) in source.tokens.iter().zip(0..) {
+            let flag = match special.contains(token.spelling.as_str()) {
+                true => SPECIAL,
+                false => 0,
+            };
+            starts.push(bytes.len() as u32 | flag);
+            // An added token is decoded as it is after normalisation.
+            let spelling = normal.get(&id).unwrap_or(&token.spelling);
+            bytes.extend(decoded(source, &bytes_of, spelling));
+        }
+        starts.push(bytes.len() as u32);
+        let mut text = Self {
+            bytes,
+            starts,
+            groups: [vec![], vec![]],
+        };
+        let mut rows: Vec<_> = source.added.iter().collect();
+        rows.sort_by(|a, b| content(source, a, &normal).cmp(&content(source, b, &normal)));
+        for a in rows {
+            let content = content(source, a, &normal);
+            let (start, length) = text.place(a.token, content.as_bytes());
+            let when = |flag: u32, on: bool| if on { flag } else { 0 };
+            text.groups[usize::from(a.normalized)].push(Row {
+                token: a.token,
+                start,
+                length: length | when(LSTRIP, a.lstrip) | when(RSTRIP, a.rstrip),
+            });
+        }
+        if text.bytes.len() >= RSTRIP as usize {
+            return Err(refuse(source, "its tokens are too long"));
+        }
+        Ok(text)
+    }
+
+    fn token(&self, id: u32) -> &[u8] {
+        let range = self.starts.get(id as usize..).unwrap_or(&[]);
+        match range {
+            [start, end, ..] => &self.bytes[(start & !SPECIAL) as usize..(end & !SPECIAL) as usize],
+            _ => &[],
+        }
+    }
+
+    /// Where a content lies: where its token does, if they are the same bytes.
+    fn place(&mut self, token: u32, content: &[u8]) -> (u32, u32) {
+        let length = content.len() as u32;
+        if self.token(token) == content {
+            return (self.starts[token as usize] & !SPECIAL, length);
+        }
+        let start = self.bytes.len() as u32;
+        self.bytes.extend(content);
+        (start, length)
+    }
+}
+
+/// What is looked for in the text.
+fn content(
+    source: &Source,
+    added: &super::source::AddedToken,
+    normal: &HashMap<u32, String>,
+) -> String {
+    match normal.get(&added.token) {
+        Some(content) if added.normalized => match source.normalizer {
+            Normalizer::Spaces => content.replace('▁', " "),
+            _ => content.clone(),
+        },
+        _ => added.content.clone(),
+    }
+}
+
+/// An added token's content as the normaliser makes it.
+fn normalized(source: &Source, content: &str) -> Result<String> {
+    match source.normalizer {
+        Normalizer::None => Ok(content.into()),
+        Normalizer::Spaces => {
+            let prefix = match source.prefix {
+                Prefix::Never => "",
+                _ => "▁",
+            };
+            Ok(format!("{prefix}{}", content.replace(' ', "▁")))
+        }
+        Normalizer::Nfc if content.is_ascii() => Ok(content.into()),
+        Normalizer::Nfc => Err(refuse(
+            source,
+            format!("added_tokens: normalized: {content:?} after NFC is not supported"),
+        )),
+    }
+}
+
+/// The bytes that the decoder makes of a token.
+fn decoded(source: &Source, bytes_of: &HashMap<char, u8>, spelling: &str) -> Vec<u8> {
+    match source.model {
+        // Each character's byte, or, if one has none, the token as it is.
+        Model::ByteLevel { .. } => {
+            let bytes = spelling.chars().map(|c| bytes_of.get(&c).copied());
+            let bytes: Option<Vec<u8>> = bytes.collect();
+            bytes.unwrap_or_else(|| spelling.into())
+        }
+        Model::SentencePiece { .. } => match byte(spelling) {
+            Some(b) => vec![b],
+            None => spelling.replace('▁', " ").into(),
+        },
+    }
+}
+
+/// The byte that `<0x0A>` stands for.
+fn byte(spelling: &str) -> Option<u8> {
+    let digits = spelling.strip_prefix("<0x")?.strip_suffix('>')?;
+    let two = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    two.then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+/// The tokens that a word or a character is looked up among, ascending by bytes.
+fn index(source: &Source, text: &Text) -> Vec<u32> {
+    let chars = matches!(source.model, Model::SentencePiece { .. });
+    let words = ignores_merges(source);
+    if !chars && !words {
+        return vec![];
+    }
+    let bytes_of = bytes_of();
+    let listed = |spelling: &str| match chars {
+        // A space is always spelled `▁`, a byte is not looked up.
+        true => {
+            (words || spelling.chars().nth(1).is_none())
+                && !spelling.contains(' ')
+                && byte(spelling).is_none()
+        }
+        false => spelling.chars().all(|c| bytes_of.contains_key(&c)),
+    };
+    let tokens = source.tokens.iter().zip(0..).filter(|(token, id)| {
+        token.kind == TokenKind::Model && listed(&token.spelling) && !text.token(*id).is_empty()
+    });
+    let mut index: Vec<u32> = tokens.map(|(_, id)| id).collect();
+    index.sort_by_key(|id| text.token(*id));
+    index.dedup_by_key(|id| text.token(*id).to_vec());
+    index
 }
