@@ -80,7 +80,12 @@ fn bases_of_another_kind() {
     changed(
         BASE,
         "layer_types",
-        json!(["full_attention", "sliding_attention"]),
+        json!([
+            "full_attention",
+            "sliding_attention",
+            "full_attention",
+            "full_attention"
+        ]),
         &["sliding window"],
     );
     changed(
@@ -103,7 +108,7 @@ fn bases_of_another_kind() {
         &["dynamic"],
     );
     changed(BASE, "rope_scaling", json!({"type": "linear"}), &["factor"]);
-    changed(BASE, "model_type", json!("mistral"), &["mistral"]);
+    changed(BASE, "model_type", json!("gemma3"), &["gemma3"]);
     let e = Checkpoint::of("case-qwen2")
         .set(BASE, "use_sliding_window", json!(true))
         .refusal();
@@ -283,7 +288,10 @@ fn folders_and_files_that_are_not_there() {
         &refusal(&options(empty.path().join("nothing"))).cause,
         &["no such folder"],
     );
-    says(&refusal(&options("model.gguf")).cause, &["GGUF"]);
+    says(
+        &refusal(&options("model.gguf")).cause,
+        &["model.gguf", "cannot read"],
+    );
     fs::write(
         empty.path().join("config.json"),
         "{\n \"model_type\": llama\n}",

@@ -1,12 +1,12 @@
-//! `config.json` of a base: families, dimensions, constants.
+//! `config.json` of a base: dimensions and constants.
 
+use super::family::Family;
 use super::json::Json;
 use super::rope;
 use crate::error::{PackError, Result};
-use pleach::blob::format::{ConfigRecord, Module, NO_TOKEN};
+use pleach::blob::format::{ConfigRecord, NO_TOKEN};
 use std::path::Path;
 
-const FAMILIES: &str = "use a base of the Llama or Qwen2 family: model_type llama or qwen2";
 /// Limits of blob format 1.
 const MAX_DIM: u32 = 1 << 24;
 const MAX_HEADS: u32 = 4096;
@@ -51,18 +51,11 @@ impl BaseConfig {
     pub(crate) fn read(folder: &Path, group: u32) -> Result<Self> {
         check_folder(folder)?;
         let json = Json::read(&folder.join("config.json"))?;
-        let qwen2 = match json.text("model_type")? {
-            Some("llama") => false,
-            Some("qwen2") => true,
-            Some(other) => {
-                return Err(json.refuse(format!("model_type {other:?} is not supported"), FAMILIES));
-            }
-            None => return Err(json.refuse("model_type is missing", FAMILIES)),
-        };
-        refuse_variants(&json, qwen2)?;
-        let mut record = dimensions(&json, group)?;
+        let family = Family::of(&json)?;
+        family.check(&json)?;
+        let mut record = dimensions(&json, family, group)?;
         record.rms_eps = eps(&json)?;
-        let (theta, scaling) = rope::import(&json)?;
+        let (theta, scaling) = rope::import(&json, family.theta)?;
         let inv_freq = rope::inverse_frequencies(theta, scaling, record.head_dim);
         if let Some(f) = inv_freq
             .iter()
@@ -75,14 +68,15 @@ impl BaseConfig {
         }
         let mut notes = Vec::new();
         tokens(&json, folder, &mut record, &mut notes)?;
-        let bias_mask = bias_mask(&json, qwen2)?;
+        let bias_mask = family.bias_mask(&json)?;
+        let layers = family.layers(&json, record.layers)?;
         notes.extend(json.assumed());
         Ok(Self {
             record,
             inv_freq,
             bias_mask,
-            qk_norm: false,
-            layers: vec![LayerKind::FULL; record.layers as usize],
+            qk_norm: family.qk_norm,
+            layers,
             notes,
         })
     }
@@ -90,15 +84,6 @@ impl BaseConfig {
 
 fn check_folder(folder: &Path) -> Result<()> {
     let name = folder.display();
-    if folder
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
-    {
-        return Err(PackError::refused(
-            format!("{name}: GGUF bases are not read yet"),
-            "pass the Hugging Face folder: config.json and model.safetensors",
-        ));
-    }
     if !folder.is_dir() {
         return Err(PackError::refused(
             format!("{name}: no such folder"),
@@ -114,45 +99,7 @@ fn check_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Keys that change what the model computes, in ways that are not supported.
-fn refuse_variants(json: &Json, qwen2: bool) -> Result<()> {
-    if let Some(act) = json.text("hidden_act")?
-        && !matches!(act, "silu" | "swish")
-    {
-        return Err(json.refuse(
-            format!("hidden_act {act:?} is not supported"),
-            "use a base with silu: SwiGLU is the only activation",
-        ));
-    }
-    let windowed = if qwen2 {
-        json.has("use_sliding_window") && json.bool_or("use_sliding_window", false)?
-    } else {
-        json.get("sliding_window").is_some()
-    };
-    let layered = json
-        .texts("layer_types")?
-        .is_some_and(|l| l.iter().any(|t| *t != "full_attention"));
-    if windowed || layered {
-        let key = match (layered, qwen2) {
-            (true, _) => "layer_types",
-            (_, true) => "use_sliding_window",
-            _ => "sliding_window",
-        };
-        return Err(json.refuse(
-            format!("{key} asks for sliding window attention, which is not supported"),
-            "use a base with full attention in every layer",
-        ));
-    }
-    if json.get("quantization_config").is_some() {
-        return Err(json.refuse(
-            "quantization_config: the weights are quantised already",
-            "pass the original base in F32, F16 or BF16",
-        ));
-    }
-    Ok(())
-}
-
-fn dimensions(json: &Json, group: u32) -> Result<ConfigRecord> {
+fn dimensions(json: &Json, family: &Family, group: u32) -> Result<ConfigRecord> {
     let size = |key: &str, most: u32| {
         let n = json.required_u32(key)?;
         if n == 0 || n > most {
@@ -168,8 +115,12 @@ fn dimensions(json: &Json, group: u32) -> Result<ConfigRecord> {
     let kv_heads = match json.get("num_key_value_heads") {
         Some(_) => size("num_key_value_heads", MAX_HEADS)?,
         None => {
-            json.note_assumed("num_key_value_heads", &heads.to_string());
-            heads
+            let default = match json.has("num_key_value_heads") {
+                true => heads,
+                false => family.kv_heads.unwrap_or(heads),
+            };
+            json.note_assumed("num_key_value_heads", &default.to_string());
+            default
         }
     };
     if !heads.is_multiple_of(kv_heads) {
@@ -182,6 +133,7 @@ fn dimensions(json: &Json, group: u32) -> Result<ConfigRecord> {
     }
     let head_dim = match json.get("head_dim") {
         Some(_) => size("head_dim", MAX_HEADS)?,
+        None if family.head_dim_stated => size("head_dim", MAX_HEADS)?,
         None if hidden.is_multiple_of(heads) && hidden / heads <= MAX_HEADS => hidden / heads,
         None => {
             return Err(json.refuse(
@@ -213,7 +165,7 @@ fn dimensions(json: &Json, group: u32) -> Result<ConfigRecord> {
         bos: NO_TOKEN,
         eos: [NO_TOKEN; 4],
         rope_dim: head_dim,
-        tied: json.bool_or("tie_word_embeddings", false)?,
+        tied: json.bool_or("tie_word_embeddings", family.tied)?,
     })
 }
 
@@ -226,21 +178,6 @@ fn eps(json: &Json) -> Result<f32> {
         ));
     }
     Ok(eps)
-}
-
-fn bias_mask(json: &Json, qwen2: bool) -> Result<u8> {
-    let mask = |modules: &[Module]| modules.iter().fold(0, |m, x| m | x.bit());
-    if qwen2 {
-        return Ok(mask(&[Module::Q, Module::K, Module::V]));
-    }
-    let mut bits = 0;
-    if json.bool_or("attention_bias", false)? {
-        bits |= mask(&[Module::Q, Module::K, Module::V, Module::O]);
-    }
-    if json.bool_or("mlp_bias", false)? {
-        bits |= mask(&[Module::Gate, Module::Up, Module::Down]);
-    }
-    Ok(bits)
 }
 
 /// Begin and end of text: `generation_config.json` adds to what `config.json` says.

@@ -21,15 +21,22 @@ pub(crate) enum Scaling {
 }
 
 /// Base and scaling of the rotary embedding, from `rope_theta` and `rope_scaling`, or from
-/// `rope_parameters`, which newer versions of transformers write.
-pub(crate) fn import(config: &Json) -> Result<(f64, Scaling)> {
+/// `rope_parameters`, which newer versions of transformers write. `default` stands in for a missing
+/// `rope_theta`.
+pub(crate) fn import(config: &Json, default: f64) -> Result<(f64, Scaling)> {
     let parameters = config.object("rope_parameters")?;
+    if let Some((key, _)) = parameters.and_then(|p| p.iter().find(|(_, v)| v.is_object())) {
+        return Err(config.refuse(
+            format!("rope_parameters.{key}: rotary embeddings that differ between kinds of layers"),
+            "use a base with one rotary embedding for all its layers",
+        ));
+    }
     let inner = parameters
         .and_then(|p| p.get("rope_theta"))
         .and_then(Value::as_f64);
     let theta = match inner {
         Some(theta) => theta,
-        None => config.number_or("rope_theta", 10000.0)?,
+        None => config.number_or("rope_theta", default)?,
     };
     if !(1.0..=1e12).contains(&theta) {
         return Err(config.refuse(
@@ -59,8 +66,23 @@ fn scaling(config: &Json, s: &Map<String, Value>) -> Result<Scaling> {
     let kind = s
         .get("rope_type")
         .or_else(|| s.get("type"))
-        .and_then(Value::as_str)
-        .unwrap_or("default");
+        .filter(|v| !v.is_null());
+    let kind = match kind {
+        None => "default",
+        Some(Value::String(kind)) => kind,
+        Some(_) => {
+            return Err(config.refuse(
+                "rope_scaling.rope_type is not a text",
+                "correct rope_scaling as the base was trained with",
+            ));
+        }
+    };
+    if s.get("mrope_section").is_some_and(|v| !v.is_null()) {
+        return Err(config.refuse(
+            "rope_scaling.mrope_section: positions of more than one dimension",
+            "use a base for text: the others are not supported",
+        ));
+    }
     let number = |key: &str| {
         s.get(key)
             .and_then(Value::as_f64)
