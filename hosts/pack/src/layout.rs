@@ -38,19 +38,17 @@ pub struct Packed {
 /// ```
 pub fn pack(m: &Matrix, dtype: Dtype, layout: Layout, group: usize) -> Packed {
     let (rows, cols, lanes) = (m.rows, m.cols, layout.tile_rows());
+    if dtype == Dtype::Q8 {
+        return pack_q8(&Q8::new(&m.data, cols, group), (rows, cols), layout, group);
+    }
     let mut bytes = Vec::with_capacity(packed_size(dtype, layout, rows, cols, group));
     let (scale_exp, loss) = match dtype {
-        Dtype::Q8 => {
-            let t = Q8::new(&m.data, cols, group);
-            q8_tiles(&t, rows, cols, group, lanes, &mut bytes);
-            (t.scale_exp, t.loss)
-        }
         Dtype::F16 => {
             let t = F16::new(&m.data);
             float_tiles(&t.bits, cols, lanes, u16::to_le_bytes, &mut bytes);
             (0, t.loss)
         }
-        Dtype::F32 => {
+        _ => {
             let t = F32::new(&m.data);
             float_tiles(&t.values, cols, lanes, f32::to_le_bytes, &mut bytes);
             (0, t.loss)
@@ -64,6 +62,26 @@ pub fn pack(m: &Matrix, dtype: Dtype, layout: Layout, group: usize) -> Packed {
         rows,
         cols,
         loss,
+    }
+}
+
+/// Packs a `[rows][cols]` matrix that is in int8 already.
+pub(crate) fn pack_q8(
+    t: &Q8,
+    (rows, cols): (usize, usize),
+    layout: Layout,
+    group: usize,
+) -> Packed {
+    let mut bytes = Vec::with_capacity(packed_size(Dtype::Q8, layout, rows, cols, group));
+    q8_tiles(t, rows, cols, group, layout.tile_rows(), &mut bytes);
+    Packed {
+        bytes,
+        dtype: Dtype::Q8,
+        layout,
+        scale_exp: t.scale_exp,
+        rows,
+        cols,
+        loss: t.loss,
     }
 }
 

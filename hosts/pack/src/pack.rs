@@ -3,11 +3,12 @@
 use crate::error::{Kind, PackError, Result};
 use crate::import::base::BaseConfig;
 use crate::import::classifier::{Classifier, Rows};
+use crate::import::gguf;
 use crate::import::json::Json;
 use crate::import::lora::Adapter;
 use crate::import::modules::Place;
 use crate::import::tokenizer;
-use crate::import::weights::Weights;
+use crate::import::weights::{Source, Weights};
 use crate::import::xlora::XLora;
 use crate::options::{PackOptions, Progress, Target};
 use crate::report::Report;
@@ -64,13 +65,13 @@ struct Plan {
 impl Plan {
     fn new(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
         check_options(options)?;
-        let config = BaseConfig::read(&options.base, options.group)?;
+        let (config, weights) = open_base(options)?;
         let c = config.record;
         let xlora = match &options.xlora {
             Some(folder) => Some(XLora::read(folder, c.hidden, &options.adapters)?),
             None => None,
         };
-        let base = Base::plan(&config, Weights::open(&options.base)?)?;
+        let base = Base::plan(&config, weights)?;
         let experts = match &xlora {
             Some(x) => &x.experts,
             None => &options.adapters,
@@ -177,6 +178,21 @@ impl Plan {
             report: job.report,
         })
     }
+}
+
+/// Opens a base: a folder, or else a GGUF file.
+fn open_base(options: &PackOptions) -> Result<(BaseConfig, Box<dyn Source>)> {
+    let path = &options.base;
+    if gguf::is(path) {
+        let (mut config, weights) = gguf::open(path, options.group)?;
+        let storage = Storage::of(options);
+        config
+            .notes
+            .extend(weights.notes(storage.base, storage.group));
+        return Ok((config, Box::new(weights)));
+    }
+    let config = BaseConfig::read(path, options.group)?;
+    Ok((config, Box::new(Weights::open(path)?)))
 }
 
 fn check_options(options: &PackOptions) -> Result<()> {
@@ -299,6 +315,10 @@ fn check_embedding_copy(
 
 /// The tokenizer section, if the base has a tokenizer that is supported; else a note says why not.
 fn tokenizer(options: &PackOptions, progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
+    if gguf::is(&options.base) {
+        progress.note("packed without a tokenizer: not read from GGUF yet");
+        return Ok(None);
+    }
     let json = options.base.join("tokenizer.json");
     if !json.exists() {
         progress.note(&format!(

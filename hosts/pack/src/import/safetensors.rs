@@ -202,7 +202,7 @@ fn bf16_values(bytes: &[u8], out: &mut Vec<f32>) {
 }
 
 /// Refuses values that the file format cannot hold, by tensor and index.
-fn check_values(path: &Path, name: &str, cols: usize, data: &[f32]) -> Result<()> {
+pub(crate) fn check_values(path: &Path, name: &str, cols: usize, data: &[f32]) -> Result<()> {
     let Some(i) = data.iter().position(|v| v.is_nan() || v.abs() > LARGEST) else {
         return Ok(());
     };

@@ -1,16 +1,41 @@
-//! The tensors of a base, in one file or in shards.
+//! The tensors of a base under Hugging Face's names: [`Source`], and safetensors in one file or in shards.
 
 use super::Matrix;
 use super::json::Json;
 use super::safetensors::TensorFile;
+pub(crate) use super::safetensors::check_values;
 use crate::error::{PackError, Result};
+use crate::quant::Q8;
+use pleach::kernels::layout::Dtype;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Where a base's tensors lie.
+/// Where a base's tensors come from, one at a time.
+pub(crate) trait Source: std::fmt::Debug {
+    /// Checks that a tensor is there with shape `[rows][cols]`, a vector when `rows` is 1; returns its bytes.
+    fn check(&mut self, tensor: &str, rows: usize, cols: usize) -> Result<u64>;
+
+    /// Reads such a tensor.
+    fn read(&mut self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix>;
+
+    /// Reads such a tensor as it is, if it is stored in int8 or less with one f16 scale per `group`.
+    fn read_q8(&mut self, _: &str, _: usize, _: usize, _: usize) -> Result<Option<Q8>> {
+        Ok(None)
+    }
+
+    /// Tensors that are not among `used`, sorted.
+    fn unused(&self, used: &[String]) -> Vec<String>;
+
+    /// Things the user should know when weights are stored as `dtype` in groups of `group`.
+    fn notes(&self, _dtype: Dtype, _group: usize) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Safetensors in a folder.
 #[derive(Debug)]
 pub(crate) struct Weights {
     folder: PathBuf,
@@ -39,7 +64,7 @@ impl Weights {
                     "{}: neither {SINGLE} nor {INDEX} is there",
                     folder.display()
                 ),
-                "save the base as safetensors: pickled .bin files and GGUF are not read",
+                "save the base as safetensors: pickled .bin files are not read",
             ));
         }
         let index = Json::read_table(&folder.join(INDEX))?;
@@ -88,21 +113,20 @@ impl Weights {
             .get_mut(&name)
             .ok_or_else(|| PackError::io("read", &path, std::io::ErrorKind::NotFound.into()))
     }
+}
 
-    /// Checks that a tensor is there with shape `[rows][cols]`, a vector when `rows` is 1; returns its bytes.
-    pub(crate) fn check(&mut self, tensor: &str, rows: usize, cols: usize) -> Result<u64> {
+impl Source for Weights {
+    fn check(&mut self, tensor: &str, rows: usize, cols: usize) -> Result<u64> {
         let file = self.file_of(tensor)?;
         file.check(tensor, rows, cols)?;
         Ok(file.bytes(tensor))
     }
 
-    /// Reads such a tensor.
-    pub(crate) fn read(&mut self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix> {
+    fn read(&mut self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix> {
         self.file_of(tensor)?.read(tensor, rows, cols)
     }
 
-    /// Tensors in the files that are not among `used`, sorted.
-    pub(crate) fn unused(&self, used: &[String]) -> Vec<String> {
+    fn unused(&self, used: &[String]) -> Vec<String> {
         let used: std::collections::BTreeSet<_> = used.iter().collect();
         let mut names: Vec<_> = self.files.values().flat_map(TensorFile::names).collect();
         names.retain(|n| !used.contains(n));

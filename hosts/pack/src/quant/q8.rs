@@ -11,7 +11,7 @@ const MIN_EXP: i8 = -10;
 /// A matrix in int8.
 #[derive(Debug)]
 pub struct Q8 {
-    /// `[rows][cols]` values in -127..=127.
+    /// `[rows][cols]` values: in -127..=127 where they were quantised here.
     pub q: Vec<i8>,
     /// `[rows][groups]` scales, bits of f16.
     pub scales: Vec<u16>,
@@ -19,9 +19,58 @@ pub struct Q8 {
     pub scale_exp: i8,
     /// What it cost.
     pub loss: Loss,
+    group: usize,
 }
 
 impl Q8 {
+    /// Takes int8 values and the f16 scale of each `group` of them as they are. Scales that are subnormal in
+    /// f16 are lifted exactly by `scale_exp`; where larger ones leave no room for that they are flushed and
+    /// counted.
+    ///
+    /// ```
+    /// // The smallest subnormal, 2^-24, is 2^-14 * 2^-10.
+    /// let t = pleach_pack::quant::Q8::of_blocks(vec![-128, 7], vec![1], 2);
+    /// assert_eq!((t.scales[0], t.scale_exp), (0x0400, -10));
+    /// assert_eq!(t.values().collect::<Vec<_>>(), [-128.0 / 16_777_216.0, 7.0 / 16_777_216.0]);
+    /// ```
+    pub fn of_blocks(q: Vec<i8>, scales: Vec<u16>, group: usize) -> Self {
+        let group = group.max(1);
+        let value = |s: &u16| f16::from_bits(*s).to_f64();
+        let steps: Vec<f64> = scales.iter().map(|s| value(s).abs()).collect();
+        let scale_exp = scale_exp(&steps);
+        let lift = pow2(-scale_exp);
+        let mut loss = Loss::default();
+        let lifted = scales.iter().zip(q.chunks(group)).map(|(s, q)| {
+            let effective = value(s);
+            let scale = f16::from_f64(effective * lift);
+            let flushed = scale.to_f64().abs() < SMALLEST_NORMAL;
+            for q in q.iter().filter(|q| **q != 0) {
+                let v = (effective * f64::from(*q)) as f32;
+                loss.count(v, if flushed { 0.0 } else { v });
+                loss.flushed += u64::from(flushed && v != 0.0);
+            }
+            if flushed { 0 } else { scale.to_bits() }
+        });
+        let scales = lifted.collect();
+        Self {
+            q,
+            scales,
+            scale_exp,
+            loss,
+            group,
+        }
+    }
+
+    /// The values that are stored, row by row, where every group is full.
+    pub fn values(&self) -> impl Iterator<Item = f32> + '_ {
+        let unit = pow2(self.scale_exp);
+        let groups = self.scales.iter().zip(self.q.chunks(self.group));
+        groups.flat_map(move |(s, q)| {
+            let scale = f16::from_bits(*s).to_f64() * unit;
+            q.iter().map(move |q| (scale * f64::from(*q)) as f32)
+        })
+    }
+
     /// Quantises `[rows][cols]` values within ±65504, one scale per row and `group` columns; the last group
     /// of a row may be short.
     ///
@@ -69,6 +118,7 @@ impl Q8 {
             scales,
             scale_exp,
             loss,
+            group,
         }
     }
 }

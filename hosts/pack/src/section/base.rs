@@ -6,8 +6,8 @@ use crate::error::{PackError, Result};
 use crate::import::Matrix;
 use crate::import::base::BaseConfig;
 use crate::import::modules::Place;
-use crate::import::weights::Weights;
-use crate::layout::pack;
+use crate::import::weights::Source;
+use crate::layout::{pack, pack_q8};
 use crate::write::Section;
 use pleach::blob::format::{LAYER_TENSORS, Module, NO_LAYER, QK_TENSORS, Role};
 use pleach::hash::Fnv1a;
@@ -28,7 +28,7 @@ struct Item {
 #[derive(Debug)]
 pub(crate) struct Base {
     items: Vec<Item>,
-    weights: Weights,
+    weights: Box<dyn Source>,
     /// Bytes of tensors that will be read.
     pub(crate) bytes: u64,
     /// Things the user should know.
@@ -37,7 +37,7 @@ pub(crate) struct Base {
 
 impl Base {
     /// Checks that every tensor is there in the right shape.
-    pub(crate) fn plan(config: &BaseConfig, mut weights: Weights) -> Result<Self> {
+    pub(crate) fn plan(config: &BaseConfig, mut weights: Box<dyn Source>) -> Result<Self> {
         let mut items = Vec::new();
         let mut bytes = 0;
         // A tensor at a time: a config of a billion layers ends at the first that is missing.
@@ -64,7 +64,7 @@ impl Base {
         let notes = unused
             .first()
             .map(|first| {
-                format!("the base's files hold {} tensors that its config.json does not ask for, ignored: {first} first", unused.len())
+                format!("the base's files hold {} tensors that its configuration does not ask for, ignored: {first} first", unused.len())
             })
             .into_iter()
             .collect();
@@ -88,9 +88,9 @@ impl Base {
         let mut table = Table::begin(out, self.items.len(), 0);
         let mut hash = 0;
         for item in &self.items {
-            let m = self.weights.read(&item.name, item.rows, item.cols)?;
+            let (name, rows, cols) = (&item.name, item.rows, item.cols);
             if hash_embedding && item.role == Role::Embed as u16 {
-                hash = hash_of(&m);
+                hash = hash_of(&self.weights.read(name, rows, cols)?);
             }
             let (dtype, layout) = if item.rows == 1 && is_vector(item.role) {
                 (Dtype::F32, Layout::Rows)
@@ -99,7 +99,17 @@ impl Base {
             } else {
                 (storage.base, storage.weights)
             };
-            let t = pack(&m, dtype, layout, storage.group);
+            let exact = match dtype {
+                Dtype::Q8 => self.weights.read_q8(name, rows, cols, storage.group)?,
+                _ => None,
+            };
+            let t = match exact {
+                Some(q8) => pack_q8(&q8, (rows, cols), layout, storage.group),
+                None => {
+                    let m = self.weights.read(name, rows, cols)?;
+                    pack(&m, dtype, layout, storage.group)
+                }
+            };
             job.report
                 .tensor(&item.name, &t, net_bytes(&t, storage.group));
             table.push(out, item.role, item.layer, &t);
