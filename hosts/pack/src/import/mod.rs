@@ -2,6 +2,7 @@
 
 pub(crate) mod base;
 pub(crate) mod classifier;
+pub(crate) mod family;
 pub(crate) mod gguf;
 pub(crate) mod json;
 pub(crate) mod lora;
