@@ -19,8 +19,8 @@ pub mod arena;
 pub mod generate;
 pub mod mmap;
 pub mod setup;
-pub mod text;
 pub mod template;
+pub mod text;
 pub mod threads;
 pub mod trace;
 
