@@ -171,6 +171,9 @@ impl Mode {
     }
 }
 
+/// What [`Text::new`] draws with.
+static GREEDY: Sampling = Sampling::GREEDY;
+
 /// What is run: a prompt, and how it goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
@@ -192,7 +195,7 @@ impl<'a> Text<'a> {
         Self {
             prompt,
             generate,
-            sampling: &Sampling::GREEDY,
+            sampling: &GREEDY,
             forced: &[],
             wrong: 0,
         }
