@@ -4,7 +4,8 @@ use super::section::Tokenizer;
 
 /// A part of a text.
 pub(super) enum Piece<'t> {
-    Text(&'t [u8]),
+    /// And where it begins in the whole text.
+    Text(&'t [u8], usize),
     Token(u32),
 }
 
@@ -12,24 +13,45 @@ pub(super) enum Piece<'t> {
 pub(super) struct Pieces<'t, 'b> {
     tokenizer: Tokenizer<'b>,
     rows: (usize, usize),
-    special: bool,
+    special: Specials<'t>,
     rest: &'t [u8],
+    /// Where `rest` begins in the whole text.
+    start: usize,
     found: Option<u32>,
 }
 
+/// Which special tokens match. One that does not is text, all of it.
+#[derive(Clone, Copy)]
+pub(super) enum Specials<'t> {
+    None,
+    /// All but those that begin at these places of the whole text, ascending.
+    But(&'t [usize]),
+}
+
+impl Specials<'_> {
+    fn admit(&self, at: usize) -> bool {
+        match self {
+            Specials::None => false,
+            Specials::But(guarded) => guarded.binary_search(&at).is_err(),
+        }
+    }
+}
+
 impl<'t, 'b> Pieces<'t, 'b> {
-    /// `special`: special tokens match too. A match of one that does not is text, all of it.
+    /// The pieces of a text that begins at `start` of the whole text.
     pub(super) fn new(
         tokenizer: Tokenizer<'b>,
         rows: (usize, usize),
-        special: bool,
+        special: Specials<'t>,
         text: &'t [u8],
+        start: usize,
     ) -> Self {
         Self {
             tokenizer,
             rows,
             special,
             rest: text,
+            start,
             found: None,
         }
     }
@@ -50,20 +72,22 @@ impl<'t> Iterator for Pieces<'t, '_> {
                 at = at.saturating_add(1);
                 continue;
             };
-            if !self.special && self.tokenizer.is_special(id) {
+            let place = self.start.saturating_add(at);
+            if self.tokenizer.is_special(id) && !self.special.admit(place) {
                 at = at.saturating_add(len);
                 continue;
             }
             let before = self.rest.get(..at).unwrap_or(&[]);
+            let start = core::mem::replace(&mut self.start, place.saturating_add(len));
             self.rest = tail.get(len..).unwrap_or(&[]);
             if before.is_empty() {
                 return Some(Piece::Token(id));
             }
             self.found = Some(id);
-            return Some(Piece::Text(before));
+            return Some(Piece::Text(before, start));
         }
         let text = core::mem::take(&mut self.rest);
-        (!text.is_empty()).then_some(Piece::Text(text))
+        (!text.is_empty()).then_some(Piece::Text(text, self.start))
     }
 }
 
@@ -113,7 +137,22 @@ fn partition(mut low: usize, mut high: usize, before: impl Fn(usize) -> bool) ->
     low
 }
 
-impl Tokenizer<'_> {
+impl<'b> Tokenizer<'b> {
+    /// The added tokens and their contents, in no order that means anything.
+    ///
+    /// ```
+    /// # use pleach::tokenizer::{Tokenizer, example};
+    /// let tokenizer = Tokenizer::parse(&example::SECTION)?;
+    /// let all: Vec<_> = tokenizer.added_tokens().collect();
+    /// assert_eq!(all, [(1, &b"</s>"[..]), (0, b"<s>")]);
+    /// # Ok::<(), pleach::Error>(())
+    /// ```
+    pub fn added_tokens(&self) -> impl Iterator<Item = (u32, &'b [u8])> + use<'b> {
+        let this = *self;
+        let [(_, first), (_, all)] = this.added_groups();
+        (0..first.max(all)).filter_map(move |row| this.added(row).map(|a| (a.id, a.content)))
+    }
+
     /// The added token with this content (a stop token of a chat template, say).
     ///
     /// ```

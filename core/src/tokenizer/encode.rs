@@ -1,6 +1,6 @@
 //! Text to tokens, in buffers of the caller.
 
-use super::added::{Piece, Pieces};
+use super::added::{Piece, Pieces, Specials};
 use super::bpe::{SCRATCH_PER_BYTE, merge};
 use super::section::Tokenizer;
 use super::words::Words;
@@ -111,11 +111,40 @@ impl<'b> Tokenizer<'b> {
         scratch: &mut [u32],
         out: &mut [u32],
     ) -> Result<usize, Error> {
+        self.encode_guarded(text, options, &[], scratch, out)
+    }
+
+    /// [`encode_bytes`](Self::encode_bytes) of a text that is only in parts one's own: at the places `guarded`
+    /// (byte offsets, ascending) no special token begins, whatever is spelled out there. So the words of
+    /// someone who must not write control tokens can stand in a text that has some.
+    ///
+    /// ```
+    /// # use pleach::tokenizer::{EncodeOptions, Tokenizer, example};
+    /// let tokenizer = Tokenizer::parse(&example::SECTION)?;
+    /// let (mut scratch, mut out) = ([0; 64], [0; 8]);
+    /// let mut encode = |guarded: &[usize]| {
+    ///     let text = b"<s>hello<s>";
+    ///     tokenizer.encode_guarded(text, EncodeOptions::DEFAULT, guarded, &mut scratch, &mut out)
+    /// };
+    /// assert_eq!((encode(&[])?, encode(&[8])?), (3, 5)); // the last "<s>" is "<", "s", ">"
+    /// # Ok::<(), pleach::Error>(())
+    /// ```
+    pub fn encode_guarded(
+        &self,
+        text: &[u8],
+        options: EncodeOptions,
+        guarded: &[usize],
+        scratch: &mut [u32],
+        out: &mut [u32],
+    ) -> Result<usize, Error> {
         let [first, second] = match options.added {
             AddedTokens::All | AddedTokens::Ordinary => self.added_groups(),
             AddedTokens::None => [(0, 0); 2],
         };
-        let special = options.added != AddedTokens::Ordinary;
+        let special = match options.added {
+            AddedTokens::Ordinary => Specials::None,
+            AddedTokens::All | AddedTokens::None => Specials::But(guarded),
+        };
         let (bos, eos) = match options.template {
             Template::Apply => (self.bos(), self.eos()),
             Template::Omit => (None, None),
@@ -126,18 +155,18 @@ impl<'b> Tokenizer<'b> {
             scratch_needed: 0,
         };
         sink.extend(bos);
-        for piece in Pieces::new(*self, first, special, text) {
-            let text = match piece {
+        for piece in Pieces::new(*self, first, special, text, 0) {
+            let (text, start) = match piece {
                 Piece::Token(id) => {
                     sink.emit(id);
                     continue;
                 }
-                Piece::Text(t) => t,
+                Piece::Text(t, start) => (t, start),
             };
-            for piece in Pieces::new(*self, second, special, text) {
+            for piece in Pieces::new(*self, second, special, text, start) {
                 match piece {
                     Piece::Token(id) => sink.emit(id),
-                    Piece::Text(t) => self.encode_piece(t, scratch, &mut sink),
+                    Piece::Text(t, _) => self.encode_piece(t, scratch, &mut sink),
                 }
             }
         }
