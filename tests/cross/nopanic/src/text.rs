@@ -39,6 +39,12 @@ pub(crate) fn with(t: &Tokenizer<'_>) {
         );
     }
     black_box(t.encode_bytes(bytes(), options, scratch, tokens).is_ok());
+    let guarded = black_box(&[any(), any()][..]);
+    black_box(
+        t.encode_guarded(bytes(), options, guarded, scratch, tokens)
+            .is_ok(),
+    );
+    t.added_tokens().for_each(|added| _ = black_box(added));
     black_box((
         t.vocab(),
         t.pre_tokenizer(),
