@@ -13,6 +13,7 @@ mod interrupt;
 mod model;
 mod options;
 mod output;
+mod plan;
 mod tensors;
 
 use clap::Parser;

@@ -60,6 +60,19 @@ pub(crate) fn bytes(n: u64) -> String {
     format!("{value:.digits$} {}", units[unit])
 }
 
+/// All digits, in groups of three: `100,924`.
+pub(crate) fn exactly(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// A count with a unit: `0.25 M`.
 pub(crate) fn count(n: u64) -> String {
     match n {
@@ -184,6 +197,9 @@ mod tests {
         assert_eq!(bytes(1024), "1.0 KiB");
         assert_eq!(bytes(378_000), "369 KiB");
         assert_eq!(bytes(1 << 30), "1.0 GiB");
+        assert_eq!(exactly(0), "0");
+        assert_eq!(exactly(999), "999");
+        assert_eq!(exactly(100_924), "100,924");
         assert_eq!(count(250_000), "0.25 M");
         assert_eq!(count(1_700_000_000), "1.7 B");
     }

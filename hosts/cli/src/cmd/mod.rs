@@ -2,6 +2,7 @@
 
 mod inspect;
 mod pack;
+mod plan;
 mod run;
 mod trace;
 
@@ -12,6 +13,7 @@ use crate::failure::Result;
 pub(crate) enum Command {
     Pack(pack::Pack),
     Inspect(inspect::Inspect),
+    Plan(plan::Plan),
     Run(run::Run),
     Trace(trace::Trace),
 }
@@ -21,6 +23,7 @@ impl Command {
         match self {
             Command::Pack(c) => c.run(),
             Command::Inspect(c) => c.run(),
+            Command::Plan(c) => c.run(),
             Command::Run(c) => c.run(),
             Command::Trace(c) => c.run(),
         }
