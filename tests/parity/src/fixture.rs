@@ -119,7 +119,7 @@ pub fn intent(storage: Storage) -> File {
     File::pack(&storage.options(folder.join("base"), Some(folder.join("xlora"))))
 }
 
-/// A folder `peft/case-*`: a checkpoint, and what PEFT computed with it.
+/// A folder `case-*` of `peft` or `families`: a checkpoint, and what PEFT computed with it.
 pub struct Case {
     /// `case-plain`.
     pub name: String,
@@ -143,9 +143,33 @@ impl Case {
         names.iter().map(|n| Case::open(n)).collect()
     }
 
+    /// A small model of each family with an X-LoRA checkpoint, `families/case-*`: also what transformers
+    /// computed with the base alone.
+    pub fn families() -> Vec<Case> {
+        let names = [
+            "llama32",
+            "smollm2",
+            "tinyllama",
+            "mistral",
+            "qwen25",
+            "qwen3",
+            "smollm3",
+        ];
+        names.iter().map(|n| Case::family(n)).collect()
+    }
+
+    /// The case of that family.
+    pub fn family(name: &str) -> Case {
+        let name = format!("case-{name}");
+        Case::at(&name, root().join("families").join(&name))
+    }
+
     /// The case of that name.
     pub fn open(name: &str) -> Case {
-        let folder = root().join("peft").join(name);
+        Case::at(name, root().join("peft").join(name))
+    }
+
+    fn at(name: &str, folder: PathBuf) -> Case {
         let read = |file: &str| {
             let path = folder.join(file);
             std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -170,11 +194,11 @@ impl Case {
         let peft = root().join("peft");
         let folder = |n: &Value| {
             let n = n.as_str().expect("a name");
-            let shared = peft.join("experts").join(n);
-            if shared.is_dir() {
-                shared
-            } else {
-                peft.join(n)
+            let (own, shared) = (self.folder.join(n), peft.join("experts").join(n));
+            match (own.is_dir(), shared.is_dir()) {
+                (true, _) => own,
+                (_, true) => shared,
+                _ => peft.join(n),
             }
         };
         names.iter().map(folder).collect()

@@ -71,18 +71,29 @@ impl Subject {
         RECIPES.iter().map(subject).collect()
     }
 
+    /// Two families whose layers do what no other model here does: QK norm (qwen3), layers without rope
+    /// (smollm3).
+    pub fn families() -> Vec<Subject> {
+        let subject = |name| Self::of(Case::family(name), vec![Storage::F16, Storage::Q8]);
+        vec![subject("qwen3"), subject("smollm3")]
+    }
+
     /// All of them.
     pub fn all() -> Vec<Subject> {
         let mut all = vec![Self::intent()];
         all.extend(Self::cases());
+        all.extend(Self::families());
         all.extend(Self::adversarial());
         all
     }
 
     fn case(name: &str, storages: Vec<Storage>) -> Subject {
-        let case = Case::open(name);
+        Self::of(Case::open(name), storages)
+    }
+
+    fn of(case: Case, storages: Vec<Storage>) -> Subject {
         Subject {
-            name: name.into(),
+            name: case.name.clone(),
             prompt: cycle(&case.tokens("prompt")),
             storages,
             pack: Box::new(move |s| case.pack(s)),
