@@ -75,7 +75,8 @@ impl Target {
 pub struct PackOptions {
     /// Folder of the base: `config.json` and safetensors.
     pub base: PathBuf,
-    /// Folder of the X-LoRA checkpoint as PEFT saves it. Without it the adapters are mixed by hand.
+    /// Folder of the X-LoRA checkpoint as PEFT or the original `xlora` package saves it. Without it the adapters
+    /// are mixed by hand.
     pub xlora: Option<PathBuf>,
     /// LoRA folders. With `xlora`: key (or name) of an expert and the folder to take it from. Without: name
     /// and folder, in class order.

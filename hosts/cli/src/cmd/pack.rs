@@ -15,7 +15,7 @@ pub(crate) struct Pack {
     /// Hugging Face folder of the base: config.json, safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     base: PathBuf,
-    /// X-LoRA folder as PEFT saves it
+    /// X-LoRA folder as PEFT saves it, or the original xlora package (and mistral.rs)
     #[arg(long, value_name = "DIR")]
     xlora: Option<PathBuf>,
     /// LoRA folder of an expert; may be repeated. KEY is its key in the X-LoRA config's `adapters`; without

@@ -1,8 +1,8 @@
-//! The classifier's tensors in an X-LoRA checkpoint.
+//! The classifier's tensors in an X-LoRA checkpoint, as PEFT or the original package names them.
 
 use super::Matrix;
 use super::safetensors::TensorFile;
-use super::xlora::Shape;
+use super::xlora::{Naming, Shape};
 use crate::error::{PackError, Result};
 use std::path::Path;
 
@@ -13,6 +13,7 @@ const PREFIX: &str = "base_model.internal_xlora_classifier.layers.";
 pub(crate) struct Classifier {
     file: TensorFile,
     layers: Vec<Layer>,
+    names: Naming,
     /// Things the user should know.
     pub(crate) notes: Vec<String>,
 }
@@ -20,7 +21,7 @@ pub(crate) struct Classifier {
 #[derive(Debug)]
 struct Layer {
     weight: String,
-    bias: String,
+    bias: Option<String>,
     rows: usize,
     cols: usize,
 }
@@ -28,47 +29,30 @@ struct Layer {
 impl Classifier {
     /// Finds the tensors. `rows` is what the last layer must have: experts, times sites when layerwise.
     pub(crate) fn open(folder: &Path, shape: Shape, hidden: u32, rows: Rows) -> Result<Self> {
-        let path = folder.join("adapter_model.safetensors");
+        let file = shape.names.file();
+        let path = folder.join(file);
         if !path.is_file() {
             return Err(PackError::refused(
-                format!("{}: adapter_model.safetensors is missing", folder.display()),
-                "save the checkpoint as safetensors: pickled .bin files are not read",
+                format!("{}: {file} is missing", folder.display()),
+                "save the checkpoint as safetensors: pickled .bin and .pt files are not read",
             ));
         }
         let file = TensorFile::open(&path)?;
-        let step = if shape.dropout { 3 } else { 2 };
-        let index = |n: u32| n * step;
-        let depth = shape.depth;
-        let mut layers = Vec::new();
-        let mut cols = hidden as usize;
-        for n in 0..depth {
-            let last = n + 1 == depth;
-            let out = if last {
-                rows.total()
-            } else {
-                shape.size as usize
-            };
-            let name = |part: &str| format!("{PREFIX}{}.{part}", index(n));
-            layers.push(Layer {
-                weight: name("weight"),
-                bias: name("bias"),
-                rows: out,
-                cols,
-            });
-            cols = out;
-        }
+        let layers = layers(shape, hidden, rows.total());
         check_names(&file, &layers, shape)?;
         if let Some(last) = layers.last() {
             check_rows(&file, last, rows)?;
         }
         for l in &layers {
             file.check(&l.weight, l.rows, l.cols)?;
-            file.check(&l.bias, 1, l.rows)?;
+            if let Some(bias) = &l.bias {
+                file.check(bias, 1, l.rows)?;
+            }
         }
         let others: Vec<_> = file
             .names()
             .into_iter()
-            .filter(|n| !n.starts_with(PREFIX))
+            .filter(|n| !shape.names.owns(n))
             .collect();
         let mut notes = Vec::new();
         if let Some(first) = others.first() {
@@ -81,6 +65,7 @@ impl Classifier {
         Ok(Self {
             file,
             layers,
+            names: shape.names,
             notes,
         })
     }
@@ -90,21 +75,37 @@ impl Classifier {
         self.layers.len()
     }
 
+    /// Whether a ReLU stands between the layers.
+    pub(crate) fn relu(&self) -> bool {
+        match self.names {
+            Naming::Peft { .. } => true,
+            Naming::Original { relu, .. } => relu,
+        }
+    }
+
     /// Bytes of tensors that will be read.
     pub(crate) fn bytes(&self) -> u64 {
+        let bias = |l: &Layer| l.bias.as_deref().map_or(0, |n| self.file.bytes(n));
         self.layers
             .iter()
-            .map(|l| self.file.bytes(&l.weight) + self.file.bytes(&l.bias))
+            .map(|l| self.file.bytes(&l.weight) + bias(l))
             .sum()
     }
 
-    /// Reads weight and bias of layer `n`.
+    /// Reads weight and bias of layer `n`; zeros where it has no bias.
     pub(crate) fn read(&mut self, n: usize) -> Result<Option<(Matrix, Matrix)>> {
         let Some(l) = self.layers.get(n) else {
             return Ok(None);
         };
         let weight = self.file.read(&l.weight, l.rows, l.cols)?;
-        let bias = self.file.read(&l.bias, 1, l.rows)?;
+        let bias = match &l.bias {
+            Some(name) => self.file.read(name, 1, l.rows)?,
+            None => Matrix {
+                rows: 1,
+                cols: l.rows,
+                data: vec![0.0; l.rows],
+            },
+        };
         Ok(Some((weight, bias)))
     }
 }
@@ -124,39 +125,159 @@ impl Rows {
     }
 }
 
-/// Every tensor must be there, and none that another depth would ask for.
+impl Naming {
+    /// The file that holds the classifier.
+    fn file(self) -> &'static str {
+        match self {
+            Naming::Peft { .. } => "adapter_model.safetensors",
+            Naming::Original { .. } => "xlora_classifier.safetensors",
+        }
+    }
+
+    /// Whether a tensor is the classifier's by its name.
+    fn owns(self, name: &str) -> bool {
+        match self {
+            Naming::Peft { .. } => name.starts_with(PREFIX),
+            Naming::Original { .. } => name.starts_with("inner.") || name.starts_with("last."),
+        }
+    }
+
+    /// The module of layer `n` of `depth`.
+    fn module(self, n: u32, depth: u32) -> String {
+        match self {
+            Naming::Peft { dropout } => format!("{PREFIX}{}", n * if dropout { 3 } else { 2 }),
+            Naming::Original { .. } if n + 1 == depth => "last".into(),
+            Naming::Original { relu, .. } => format!("inner.{}", n * if relu { 3 } else { 1 }),
+        }
+    }
+
+    fn bias(self) -> bool {
+        !matches!(self, Naming::Original { bias: false, .. })
+    }
+}
+
+/// The layers of a shape, whose last has `out` rows.
+fn layers(shape: Shape, hidden: u32, out: usize) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    let mut cols = hidden as usize;
+    for n in 0..shape.depth {
+        let rows = match n + 1 == shape.depth {
+            true => out,
+            false => shape.size as usize,
+        };
+        let module = shape.names.module(n, shape.depth);
+        layers.push(Layer {
+            weight: format!("{module}.weight"),
+            bias: shape.names.bias().then(|| format!("{module}.bias")),
+            rows,
+            cols,
+        });
+        cols = rows;
+    }
+    layers
+}
+
+/// The names of its tensors.
+fn names(layers: &[Layer]) -> Vec<&String> {
+    layers
+        .iter()
+        .flat_map(|l| std::iter::once(&l.weight).chain(&l.bias))
+        .collect()
+}
+
+/// Every tensor must be there, and none that another configuration would ask for.
 fn check_names(file: &TensorFile, layers: &[Layer], shape: Shape) -> Result<()> {
     let path = file.path().display();
-    let wanted: Vec<&String> = layers.iter().flat_map(|l| [&l.weight, &l.bias]).collect();
+    let wanted = names(layers);
     let found: Vec<String> = file
         .names()
         .into_iter()
-        .filter(|n| n.starts_with(PREFIX))
+        .filter(|n| shape.names.owns(n))
         .collect();
     let missing = wanted.iter().find(|n| !file.has(n));
     let extra = found.iter().find(|n| !wanted.contains(n));
-    match (missing, extra) {
-        (None, None) => Ok(()),
-        (Some(missing), Some(extra)) if found.len() == wanted.len() => Err(PackError::refused(
-            format!(
-                "{path}: tensor {missing} is missing, {extra} is there: the names do not fit xlora_dropout_p {} 0",
-                if shape.dropout { "above" } else { "of" }
-            ),
-            "correct xlora_dropout_p in adapter_config.json: with dropout the layers are named 0, 3, 6, without 0, 2, 4",
-        )),
-        (Some(missing), _) => Err(PackError::refused(
+    if missing.is_none() && extra.is_none() {
+        return Ok(());
+    }
+    if let Naming::Original { relu, bias } = shape.names
+        && let Some((cause, cure)) = other_flag(&found, shape, relu, bias)
+    {
+        return Err(PackError::refused(format!("{path}: {cause}"), cure));
+    }
+    let depth = layers.len();
+    Err(match (missing, extra, shape.names) {
+        (Some(missing), Some(extra), Naming::Peft { dropout }) if found.len() == wanted.len() => {
+            PackError::refused(
+                format!(
+                    "{path}: tensor {missing} is missing, {extra} is there: the names do not fit xlora_dropout_p {} 0",
+                    if dropout { "above" } else { "of" }
+                ),
+                "correct xlora_dropout_p in adapter_config.json: with dropout the layers are named 0, 3, 6, without 0, 2, 4",
+            )
+        }
+        (Some(missing), _, Naming::Peft { .. }) => PackError::refused(
             format!(
                 "{path}: tensor {missing} is missing: PEFT 0.20.0 to 0.21.2 lose tensors of the classifier when they save"
             ),
             "save the checkpoint again with PEFT 0.19.1, from the trained model",
-        )),
-        (None, Some(extra)) => Err(PackError::refused(
+        ),
+        (Some(missing), _, _) => PackError::refused(
+            format!("{path}: tensor {missing} is missing from a classifier of xlora_depth {depth}"),
+            "correct xlora_depth in xlora_config.json, or save the checkpoint again, complete",
+        ),
+        (None, extra, names) => PackError::refused(
             format!(
-                "{path}: tensor {extra} has no place in a classifier of xlora_depth {}",
-                layers.len()
+                "{path}: tensor {} has no place in a classifier of xlora_depth {depth}",
+                extra.map_or("", |n| n)
             ),
-            "correct xlora_depth in adapter_config.json",
-        )),
+            format!("correct xlora_depth in {}", names.config()),
+        ),
+    })
+}
+
+impl Naming {
+    fn config(self) -> &'static str {
+        match self {
+            Naming::Peft { .. } => "adapter_config.json",
+            Naming::Original { .. } => "xlora_config.json",
+        }
+    }
+}
+
+/// Whether the tensors are those of the same depth with another flag: the configuration lies, and what it says
+/// about activations cannot be trusted either.
+fn other_flag(
+    found: &[String],
+    shape: Shape,
+    relu: bool,
+    bias: bool,
+) -> Option<(String, &'static str)> {
+    let fits = |relu, bias| {
+        let names_of = Naming::Original { relu, bias };
+        let layers = layers(
+            Shape {
+                names: names_of,
+                ..shape
+            },
+            1,
+            1,
+        );
+        let wanted = names(&layers);
+        wanted.len() == found.len() && wanted.into_iter().all(|n| found.contains(n))
+    };
+    let bias_cure = "set use_bias in xlora_config.json to what the classifier was trained with: early versions of the package never had biases";
+    let relu_cure = "correct enable_relu_and_dropout in xlora_config.json: with it the layers are inner.0, inner.3, .., without it inner.0, inner.1, ..";
+    if fits(relu, !bias) {
+        let what = match bias {
+            true => "use_bias is true, but no layer has a bias",
+            false => "use_bias is false, but the layers have biases",
+        };
+        Some((what.into(), bias_cure))
+    } else if fits(!relu, bias) || fits(!relu, !bias) {
+        let what = format!("the names of the layers do not fit enable_relu_and_dropout = {relu}");
+        Some((what, relu_cure))
+    } else {
+        None
     }
 }
 

@@ -1,4 +1,7 @@
-//! An X-LoRA folder as PEFT 0.19.1 saves it: options, and which folder each class's expert comes from.
+//! An X-LoRA folder as PEFT 0.19.1 saves it, or as the [original package](original) does: options, and which
+//! folder each class's expert comes from.
+
+mod original;
 
 use super::json::Json;
 use crate::error::{PackError, Result};
@@ -29,17 +32,40 @@ pub(crate) struct Shape {
     pub(crate) depth: u32,
     /// Width between them.
     pub(crate) size: u32,
-    /// Whether dropout layers count in the tensors' names.
-    pub(crate) dropout: bool,
+    /// How its tensors are called.
+    pub(crate) names: Naming,
+}
+
+/// How a classifier's tensors are called, and what that says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// PEFT: one list of modules in which a ReLU, and with dropout a Dropout, follows each Linear.
+    Peft {
+        /// Whether Dropout counts.
+        dropout: bool,
+    },
+    /// The original package: a list without the last Linear, which stands apart.
+    Original {
+        /// ReLU and Dropout follow each Linear but the last one, and count. Without them the layers follow
+        /// each other directly.
+        relu: bool,
+        /// Whether the Linears have biases.
+        bias: bool,
+    },
 }
 
 impl XLora {
     /// Reads `adapter_config.json`; `given` are the user's `--adapter KEY=DIR`.
     pub(crate) fn read(folder: &Path, hidden: u32, given: &[(String, PathBuf)]) -> Result<Self> {
+        if original::is_one(folder) {
+            return original::read(folder, hidden, given);
+        }
         let json = open(folder)?;
-        let classifier = shape(&json, hidden)?;
+        let (depth, size) = depth_and_size(&json, hidden)?;
+        let dropout = json.number_or("xlora_dropout_p", 0.2)? > 0.0;
         let items = adapters(&json)?;
-        let options = options(&json, items.len())?;
+        let value = scaling_pass_value(&json, items.len())?;
+        let options = options(&json, items.len(), value)?;
         let mut notes = Vec::new();
         let experts = folders(&json, folder, &items, given, &mut notes)?;
         if options.enable_softmax && options.enable_softmax_topk {
@@ -52,7 +78,11 @@ impl XLora {
         Ok(Self {
             folder: folder.into(),
             options,
-            classifier,
+            classifier: Shape {
+                depth,
+                size,
+                names: Naming::Peft { dropout },
+            },
             experts,
             notes,
         })
@@ -63,17 +93,10 @@ fn open(folder: &Path) -> Result<Json> {
     let name = folder.display();
     let path = folder.join("adapter_config.json");
     if !path.is_file() {
-        return Err(if folder.join("xlora_config.json").is_file() {
-            PackError::refused(
-                format!("{name}: xlora_config.json: a checkpoint of the original xlora package"),
-                "load its adapters with PEFT 0.19.1 and save them from there: that format is not read",
-            )
-        } else {
-            PackError::refused(
-                format!("{name}: adapter_config.json is missing"),
-                "pass the X-LoRA folder that PEFT saved: adapter_config.json and adapter_model.safetensors",
-            )
-        });
+        return Err(PackError::refused(
+            format!("{name}: neither adapter_config.json nor xlora_config.json is there"),
+            "pass the X-LoRA folder that PEFT saved (adapter_config.json, adapter_model.safetensors), or the xlora package (xlora_config.json, xlora_classifier.safetensors)",
+        ));
     }
     let json = Json::read(&path)?;
     match json.text("peft_type")? {
@@ -88,7 +111,8 @@ fn open(folder: &Path) -> Result<Json> {
     }
 }
 
-fn shape(json: &Json, hidden: u32) -> Result<Shape> {
+/// `xlora_depth` and `xlora_size`; `hidden_size` must be the base's.
+fn depth_and_size(json: &Json, hidden: u32) -> Result<(u32, u32)> {
     let found = json.required_u32("hidden_size")?;
     if found != hidden {
         return Err(json.refuse(
@@ -122,19 +146,18 @@ fn shape(json: &Json, hidden: u32) -> Result<Shape> {
             "correct xlora_size: the width of the classifier",
         ));
     }
-    Ok(Shape {
-        depth,
-        size,
-        dropout: json.number_or("xlora_dropout_p", 0.2)? > 0.0,
-    })
+    Ok((depth, size))
 }
 
-fn options(json: &Json, experts: usize) -> Result<OptionsRecord> {
-    let scaling_pass_value = match json.number("scaling_pass_value")? {
+fn scaling_pass_value(json: &Json, experts: usize) -> Result<f32> {
+    Ok(match json.number("scaling_pass_value")? {
         Some(v) => v,
         None if json.has("scaling_pass_value") => 1.0 / experts as f64,
         None => json.number_or("scaling_pass_value", 0.0)?,
-    } as f32;
+    } as f32)
+}
+
+fn options(json: &Json, experts: usize, scaling_pass_value: f32) -> Result<OptionsRecord> {
     let top_k_lora = match json.get("top_k_lora") {
         None => {
             if !json.has("top_k_lora") {
@@ -192,6 +215,11 @@ fn options(json: &Json, experts: usize) -> Result<OptionsRecord> {
 /// Key and path of each entry of `adapters`, in the file's order.
 fn adapters(json: &Json) -> Result<Vec<(&str, &str)>> {
     json.required("adapters")?;
+    adapter_items(json)
+}
+
+/// The same of an `adapters` that is an object.
+fn adapter_items(json: &Json) -> Result<Vec<(&str, &str)>> {
     let mut items = Vec::new();
     for (key, path) in json.object("adapters")?.into_iter().flatten() {
         let Value::String(path) = path else {
@@ -202,16 +230,18 @@ fn adapters(json: &Json) -> Result<Vec<(&str, &str)>> {
         };
         items.push((key.as_str(), path.as_str()));
     }
-    if items.is_empty() || items.len() > 1024 {
-        return Err(json.refuse(
-            format!(
-                "adapters names {} experts; 1 to 1024 are possible",
-                items.len()
-            ),
-            "name an expert per class of the classifier",
-        ));
-    }
+    check_count(json, items.len())?;
     Ok(items)
+}
+
+fn check_count(json: &Json, experts: usize) -> Result<()> {
+    if (1..=1024).contains(&experts) {
+        return Ok(());
+    }
+    Err(json.refuse(
+        format!("adapters names {experts} experts; 1 to 1024 are possible"),
+        "name an expert per class of the classifier",
+    ))
 }
 
 /// For each class, the number of the entry whose weights PEFT puts behind it.
@@ -257,18 +287,7 @@ fn folders(
             list.join(", ")
         ));
     }
-    let mut overrides = vec![None; items.len()];
-    for (key, dir) in given {
-        let n = find(json, items, key)?;
-        if let Some(slot) = overrides.get_mut(n)
-            && slot.replace(dir.clone()).is_some()
-        {
-            return Err(PackError::refused(
-                format!("--adapter {key}: the expert is named twice"),
-                "name each expert once",
-            ));
-        }
-    }
+    let mut overrides = overrides(json, items, given)?;
     let own_only = json.bool_or("use_trainable_adapters", false)?;
     let mut experts = Vec::new();
     for n in order {
@@ -282,6 +301,27 @@ fn folders(
         experts.push((key.to_string(), dir));
     }
     Ok(experts)
+}
+
+/// The folder that the user gave for each entry.
+fn overrides(
+    json: &Json,
+    items: &[(&str, &str)],
+    given: &[(String, PathBuf)],
+) -> Result<Vec<Option<PathBuf>>> {
+    let mut overrides = vec![None; items.len()];
+    for (key, dir) in given {
+        let n = find(json, items, key)?;
+        if let Some(slot) = overrides.get_mut(n)
+            && slot.replace(dir.clone()).is_some()
+        {
+            return Err(PackError::refused(
+                format!("--adapter {key}: the expert is named twice"),
+                "name each expert once",
+            ));
+        }
+    }
+    Ok(overrides)
 }
 
 /// The entry that `--adapter KEY` means: by key, else by the last component of its path.

@@ -19,7 +19,8 @@ pub(crate) fn write(
     job: &mut Job<'_>,
 ) -> Result<()> {
     let storage = job.storage;
-    let mut table = Table::begin(out, 2 * classifier.depth(), RELU);
+    let flags = if classifier.relu() { RELU } else { 0 };
+    let mut table = Table::begin(out, 2 * classifier.depth(), flags);
     for n in 0..classifier.depth() {
         let Some((weight, bias)) = classifier.read(n)? else {
             break;
