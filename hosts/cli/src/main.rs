@@ -5,15 +5,19 @@
 
 #![deny(unsafe_code)]
 
+mod bench;
 mod cmd;
 mod demo;
 mod failure;
 mod inspect;
 mod interrupt;
+mod mix;
 mod model;
 mod options;
 mod output;
 mod plan;
+mod printer;
+mod sampling;
 mod tensors;
 
 use clap::Parser;

@@ -5,9 +5,11 @@
 //! | [`mmap`] | model files, mapped read-only |
 //! | [`threads`] | an executor over scoped threads |
 //! | [`arena`] | a session's memory |
+//! | [`bandwidth`] | how fast the machine reads memory |
 //! | [`setup`] | a session's settings, applied in an order that works |
 //! | [`generate`](mod@generate) | generation |
 //! | [`text`] | tokens to text as it may be shown |
+//! | [`chat`] | conversations: messages to tokens, and as few of them as possible through a session |
 //! | [`template`] | chat templates |
 //! | [`trace`](mod@trace) | every scaling and every logit of a text, and their hash |
 //!
@@ -16,6 +18,8 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod bandwidth;
+pub mod chat;
 pub mod generate;
 pub mod mmap;
 pub mod setup;
@@ -25,6 +29,7 @@ pub mod threads;
 pub mod trace;
 
 pub use arena::Arena;
+pub use bandwidth::Bandwidth;
 pub use generate::{End, Generation, Limits, Watch, generate};
 pub use mmap::ModelFile;
 pub use setup::Setup;

@@ -1,15 +1,17 @@
 //! `pleach run`: continues a text.
 
 use crate::failure::{Failure, Result};
-use crate::interrupt::{self, Busy};
+use crate::interrupt::Busy;
+use crate::mix::legend;
 use crate::model::Files;
 use crate::options::{SessionArgs, make_room, token_count};
 use crate::output;
-use pleach::tokenizer::{Decoder, EncodeOptions, SpecialTokens, Tokenizer};
-use pleach::{Error, Kernels, Model, Session};
-use pleach_linux::{Arena, End, Limits, Watch, generate};
+use crate::printer::{Printer, Show, says_little};
+use crate::sampling::SamplingArgs;
+use pleach::tokenizer::{EncodeOptions, Tokenizer};
+use pleach::{Error, Kernels, Session};
+use pleach_linux::{Arena, End, generate};
 use std::io::{IsTerminal, Read};
-use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -36,6 +38,13 @@ pub(crate) struct Run {
     /// Tokens to generate at most
     #[arg(short = 'n', value_name = "N", default_value = "128", value_parser = token_count)]
     tokens: usize,
+    /// Colour each token by the expert that was strongest where it was chosen, with a legend on standard error;
+    /// without colours (a pipe, NO_COLOR): a line per token instead, of its number, its text in JSON, the strongest
+    /// expert and each expert's mean scaling, separated by tabs
+    #[arg(long)]
+    show_experts: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -46,6 +55,7 @@ impl Run {
         let experts = files.experts()?;
         let model = files.model(&experts)?;
         let mut plan = self.session.plan(&self.file, &model)?;
+        let drawing = self.sampling.drawing(&model)?;
         let tokenizer = model.tokenizer().ok_or_else(|| {
             Failure::refused(
                 format!("{}: the model file has no tokenizer", self.file.display()),
@@ -54,18 +64,23 @@ impl Run {
         })?;
         let context = plan.session.context;
         let (source, prompt) = self.prompt(&tokenizer, context as usize)?;
-        plan.notes.iter().for_each(|n| output::note(n));
+        let notes = plan.notes.iter().chain(&drawing.notes);
+        notes.for_each(|n| output::note(n));
 
         let mut arena = Arena::new(model.arena_bytes(&plan.session)).map_err(Failure::memory)?;
         let refused = |e| Failure::core(self.file.display(), e);
         let mut session = Session::new(model, &plan.session, arena.bytes()).map_err(refused)?;
         plan.setup.apply(&mut session).map_err(refused)?;
 
-        let stop = stop_tokens(&model);
-        let mut printer = Printer {
-            decoder: Decoder::new(tokenizer, SpecialTokens::Skip),
-            failure: None,
+        let show = match self.show_experts {
+            true => Show::experts(),
+            false => Show::Text,
         };
+        if self.show_experts {
+            let little = says_little(&plan.setup, &model, "--show-experts");
+            little.iter().for_each(|n| output::note(n));
+        }
+        let mut printer = Printer::new(&model, show);
         let start = Instant::now();
         let busy = Busy::new();
         let done = generate(
@@ -73,11 +88,17 @@ impl Run {
             Kernels::detect(),
             &mut plan.executor,
             &prompt,
-            &Limits::new(self.tokens, &stop),
+            &drawing.limits(self.tokens, &drawing.strings()),
             &mut printer,
         );
         drop(busy);
-        printer.finish()?;
+        let mix = printer.finish()?;
+        if show != Show::Lines && output::is_terminal() {
+            output::write(format_args!("\n"))?;
+        }
+        if show == Show::Colours {
+            eprintln!("{}", legend(&model, &mix.shares()));
+        }
         let generation = done.map_err(|e| match e {
             Error::NonFinite { .. } => refused(e),
             e => Failure::core(source, e),
@@ -89,7 +110,7 @@ impl Run {
             End::Context => output::note(&format!(
                 "the context of {context} tokens is full; raise --context for more"
             )),
-            End::Limit | End::Stop => {}
+            End::Limit | End::Stop | End::StopString => {}
         }
         summarise(&session, &prompt, &generation.tokens, start);
         Ok(())
@@ -146,49 +167,6 @@ fn encode(source: &str, text: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32
         ));
     }
     Ok(tokens)
-}
-
-/// The tokens that end a text.
-pub(crate) fn stop_tokens(model: &Model<'_>) -> Vec<u32> {
-    let eos = model.config().eos.into_iter();
-    eos.filter(|t| *t != pleach::blob::format::NO_TOKEN)
-        .collect()
-}
-
-/// Prints tokens as they come, whole characters only.
-struct Printer<'b> {
-    decoder: Decoder<'b>,
-    failure: Option<Failure>,
-}
-
-impl Printer<'_> {
-    /// Prints what a character that was not whole leaves; a person's terminal gets a line end.
-    fn finish(mut self) -> Result<()> {
-        if let Some(failure) = self.failure {
-            return Err(failure);
-        }
-        let end = if output::is_terminal() { "\n" } else { "" };
-        output::write(format_args!("{}{end}", self.decoder.finish()))
-    }
-}
-
-impl Watch for Printer<'_> {
-    fn sweep(&mut self, _: &Session<'_, '_>, _: Range<usize>) -> ControlFlow<()> {
-        match interrupt::asked() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
-
-    fn token(&mut self, token: u32) -> ControlFlow<()> {
-        match output::write(format_args!("{}", self.decoder.push(token))) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(failure) => {
-                self.failure = Some(failure);
-                ControlFlow::Break(())
-            }
-        }
-    }
 }
 
 /// Where a person watches: what it took.

@@ -1,6 +1,6 @@
 //! `pleach trace`: every scaling and every logit of a text, as a file or as one hash.
 
-use crate::cmd::run::stop_tokens;
+use crate::sampling::stop_tokens;
 use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::{self, Busy};
 use crate::model::Files;

@@ -1,9 +1,10 @@
 //! What the demo shows on a terminal. Nothing is wider than the terminal.
 
 use super::engine::{Answer, OPTIONS, Refusal};
+use crate::mix::bars;
 use crate::options::RoutingChoice;
 use crate::output::{bytes, labelled, wrap};
-use console::{Color, Style, style};
+use console::{Style, style};
 use pleach::{Kernels, Model};
 
 /// What stands before each sentence.
@@ -21,14 +22,6 @@ pub(super) const EXAMPLES: [&str; 7] = [
 ];
 
 const INDENT: usize = 9;
-const COLORS: [Color; 6] = [
-    Color::Cyan,
-    Color::Yellow,
-    Color::Magenta,
-    Color::Green,
-    Color::Blue,
-    Color::Red,
-];
 
 /// The first screen.
 pub(super) fn welcome(model: &Model<'_>, width: usize) -> String {
@@ -112,7 +105,7 @@ pub(super) fn answer(model: &Model<'_>, a: &Answer, width: usize) -> String {
     } else {
         call("base", &a.base, &a.call, width, &Style::new().red())
     });
-    lines.extend(bars(model, &a.shares, width));
+    lines.extend(bars(model, &a.shares, INDENT, width));
     let seconds = a.time.as_secs_f64();
     let took = format!(
         "{} + {} tokens, {:.1} ms, {} sweeps",
@@ -149,28 +142,6 @@ fn call(label: &str, call: &str, other: &str, width: usize, differs: &Style) -> 
         "{label}{gap}{}",
         painted.join(&format!("\n{}", " ".repeat(INDENT)))
     )
-}
-
-/// A bar per expert: its share of the effective scalings.
-fn bars(model: &Model<'_>, shares: &[f32], width: usize) -> Vec<String> {
-    if shares.is_empty() {
-        return vec![labelled("", INDENT, "no expert took part", width)];
-    }
-    // Name, bar, a space, a percentage such as "100 %".
-    let room = width.min(80).saturating_sub(INDENT + 6).max(1);
-    let mut lines = Vec::new();
-    for (class, share) in shares.iter().enumerate() {
-        let name = model.expert(class).map_or("", |e| e.name());
-        let name = console::truncate_str(name, INDENT - 1, "");
-        let gap = " ".repeat(INDENT.saturating_sub(console::measure_text_width(&name)));
-        let full = (share * room as f32).round() as usize;
-        let bar = Style::new()
-            .fg(COLORS[class % COLORS.len()])
-            .apply_to("█".repeat(full));
-        let rest = style("·".repeat(room.saturating_sub(full))).dim();
-        lines.push(format!("{name}{gap}{bar}{rest} {:>3.0} %", 100.0 * share));
-    }
-    lines
 }
 
 /// A sentence that got no answer.
