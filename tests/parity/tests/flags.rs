@@ -1,11 +1,12 @@
 //! No subnormal takes part: the float unit's sticky flags for denormal operands and underflow stay clear
-//! over every PEFT case and every adversarial checkpoint, so that hardware that flushes subnormals agrees.
+//! over every PEFT case and every adversarial checkpoint, greedy and sampled, so that hardware that flushes
+//! subnormals agrees.
 
 #![allow(unsafe_code)]
 
 use parity::subject::Subject;
-use parity::{Case, Mode, Setup, Storage, Text, run};
-use pleach::KvType;
+use parity::{Case, Guesses, Mode, Setup, Storage, Text, run};
+use pleach::{KvType, Sampling, Speculate};
 
 /// Clears the sticky flags of this thread.
 fn clear() {
@@ -65,10 +66,35 @@ fn the_flags_can_be_seen() {
     assert!(!is_set());
 }
 
-/// Runs one text in naive and pipelined mode, each between two looks at the flags.
+/// A draw in which every option takes part.
+fn sampling() -> Sampling {
+    let mut sampling = Sampling {
+        temperature: 0.7,
+        top_k: 30,
+        top_p: 0.95,
+        min_p: 1e-6,
+        repetition_penalty: 1.1,
+        presence_penalty: 2f32.powi(-24),
+        frequency_penalty: 0.3,
+        penalty_tokens: 16,
+        seed: 3,
+        ..Sampling::GREEDY
+    };
+    for bias in [(3, 2f32.powi(-24)), (4, -1.5), (5, f32::NEG_INFINITY)] {
+        sampling.bias.push(bias).expect("room");
+    }
+    sampling
+}
+
+/// Runs one text naive and greedy, and pipelined and sampled with guesses, each between two looks at the flags.
 fn stays_clear(name: &str, file: &parity::File, setup: &Setup<'_>, text: &Text<'_>) {
-    let model = file.model();
-    for mode in [Mode::NAIVE, Mode::whole(7)] {
+    let (model, sampling) = (file.model(), sampling());
+    let sampled = Text {
+        sampling: &sampling,
+        ..*text
+    };
+    let guessing = Mode::whole(7).speculating(Speculate::Auto, Guesses::Natural);
+    for (mode, text) in [(Mode::NAIVE, text), (guessing, &sampled)] {
         clear();
         let trace = run(model, &mode, setup, text);
         let set = is_set();
@@ -81,7 +107,7 @@ fn stays_clear(name: &str, file: &parity::File, setup: &Setup<'_>, text: &Text<'
 
 #[test]
 fn peft_cases() {
-    for case in Case::all() {
+    for case in Case::all().into_iter().chain(Case::families()) {
         let prompt = case.tokens("prompt");
         let text = Text::new(&prompt, 16);
         for storage in [Storage::F16, Storage::Q8] {

@@ -17,6 +17,13 @@ const OPTIONS: SessionOptions = SessionOptions {
     ..SessionOptions::DEFAULT
 };
 
+const SPECULATE: [Speculate; 4] = [
+    Speculate::Off,
+    Speculate::Base,
+    Speculate::Held,
+    Speculate::Auto,
+];
+
 fn arena(file: &File, options: &SessionOptions) -> Arena {
     Arena::new(file.model().arena_bytes(options)).expect("memory")
 }
@@ -162,7 +169,7 @@ fn rewind_then_the_bits_of_a_fresh_session() {
     for storage in [Storage::F16, Storage::Q8] {
         let file = subject.file(storage);
         let expected = fresh(&file, text);
-        for speculate in [Speculate::Off, Speculate::Base, Speculate::Held] {
+        for speculate in SPECULATE {
             let options = SessionOptions {
                 speculate,
                 ..OPTIONS
@@ -445,7 +452,7 @@ fn the_log_has_an_entry_per_push_with_values_before_top_k() {
 #[test]
 fn the_log_does_not_depend_on_the_mode() {
     let file = fixture::intent(Storage::F16);
-    let logs = [Speculate::Off, Speculate::Base, Speculate::Held].map(|speculate| {
+    let logs = SPECULATE.map(|speculate| {
         let options = SessionOptions {
             log_tokens: 40,
             speculate,
@@ -472,8 +479,7 @@ fn the_log_does_not_depend_on_the_mode() {
         assert_eq!(entries.len(), 10);
         entries
     });
-    assert_eq!(logs[0], logs[1]);
-    assert_eq!(logs[0], logs[2]);
+    logs.iter().for_each(|log| assert_eq!(logs[0], *log));
 }
 
 /// The base's embedding rows in f32, from the checkpoint.
@@ -654,7 +660,7 @@ fn a_guess_that_is_not_finite_is_only_dropped() {
         let setup = Setup::exact(storage_kv);
         let naive = run(file.model(), &Mode::NAIVE, &setup, &text).expect("finite");
         assert!(!naive.generated.contains(&BAD));
-        for speculate in [Speculate::Base, Speculate::Held] {
+        for speculate in [Speculate::Base, Speculate::Held, Speculate::Auto] {
             let mode = Mode::whole(2).speculating(speculate, Guesses::Wrong);
             let guessing = run(file.model(), &mode, &setup, &text).expect("only a guess");
             assert_eq!(naive.difference(&guessing, 2), None, "{speculate:?}");
