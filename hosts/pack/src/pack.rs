@@ -1,14 +1,11 @@
 //! From options to bytes: plan everything first, then read each tensor once.
 
-use crate::error::{Kind, PackError, Result};
+use crate::error::{PackError, Result};
 use crate::import::base::BaseConfig;
 use crate::import::classifier::{Classifier, Rows};
-use crate::import::gguf;
-use crate::import::json::Json;
 use crate::import::lora::Adapter;
 use crate::import::modules::Place;
-use crate::import::tokenizer;
-use crate::import::weights::{Source, Weights};
+use crate::import::opened::Opened;
 use crate::import::xlora::XLora;
 use crate::options::{PackOptions, Progress, Target};
 use crate::report::Report;
@@ -17,7 +14,7 @@ use crate::section::config::features;
 use crate::section::{self, Job, Storage};
 use crate::write::BlobWriter;
 use pleach::blob::format::{OptionsRecord, SectionKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A packed model file.
 #[derive(Debug)]
@@ -60,18 +57,20 @@ struct Plan {
     options: OptionsRecord,
     sites: Vec<Place>,
     tokenizer: Option<Vec<u8>>,
+    template: Option<String>,
 }
 
 impl Plan {
     fn new(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
         check_options(options)?;
-        let (config, weights) = open_base(options)?;
+        let opened = Opened::new(options, progress)?;
+        let config = opened.config;
         let c = config.record;
         let xlora = match &options.xlora {
             Some(folder) => Some(XLora::read(folder, c.hidden, &options.adapters)?),
             None => None,
         };
-        let base = Base::plan(&config, weights)?;
+        let base = Base::plan(&config, opened.weights)?;
         let experts = match &xlora {
             Some(x) => &x.experts,
             None => &options.adapters,
@@ -92,7 +91,6 @@ impl Plan {
             )?),
             None => None,
         };
-        let tokenizer = tokenizer(options, progress)?;
         let notes = [&config.notes, &base.notes]
             .into_iter()
             .chain(xlora.iter().map(|x| &x.notes))
@@ -108,7 +106,8 @@ impl Plan {
             adapters,
             classifier,
             sites,
-            tokenizer,
+            tokenizer: opened.tokenizer,
+            template: opened.template,
         })
     }
 
@@ -122,8 +121,9 @@ impl Plan {
             progress,
             report: Report::default(),
         };
-        let optional =
-            usize::from(self.classifier.is_some()) + usize::from(self.tokenizer.is_some());
+        let optional = usize::from(self.classifier.is_some())
+            + usize::from(self.tokenizer.is_some())
+            + usize::from(self.template.is_some());
         let mut blob = BlobWriter::new(6 + optional + self.adapters.len());
         blob.section(SectionKind::Config, 0, |out| {
             section::config::write(out, &self.config, &self.sites);
@@ -171,6 +171,12 @@ impl Plan {
             out.push(section::text::provenance(options, &self.adapters).as_bytes());
             Ok(())
         })?;
+        if let Some(template) = &self.template {
+            blob.section(SectionKind::Template, 0, |out| {
+                out.push(template.as_bytes());
+                Ok(())
+            })?;
+        }
         let (bytes, entries) = blob.finish();
         job.report.finish(bytes.len(), &entries);
         Ok(Packed {
@@ -178,21 +184,6 @@ impl Plan {
             report: job.report,
         })
     }
-}
-
-/// Opens a base: a folder, or else a GGUF file.
-fn open_base(options: &PackOptions) -> Result<(BaseConfig, Box<dyn Source>)> {
-    let path = &options.base;
-    if gguf::is(path) {
-        let (mut config, weights) = gguf::open(path, options.group)?;
-        let storage = Storage::of(options);
-        config
-            .notes
-            .extend(weights.notes(storage.base, storage.group));
-        return Ok((config, Box::new(weights)));
-    }
-    let config = BaseConfig::read(path, options.group)?;
-    Ok((config, Box::new(Weights::open(path)?)))
 }
 
 fn check_options(options: &PackOptions) -> Result<()> {
@@ -244,18 +235,7 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
         .collect();
     let mut adapters = Vec::new();
     for ((key, folder), name) in experts.iter().zip(&folders) {
-        if !folder.is_dir() {
-            return Err(PackError::refused(
-                format!(
-                    "--adapter {key}: the folder {} does not exist",
-                    folder.display()
-                ),
-                format!("pass the LoRA folder of this expert: --adapter {key}=DIR"),
-            ));
-        }
-        let mut adapter = Adapter::open(key, folder, config.record.layers, &|p| {
-            features(&config.record, p)
-        })?;
+        let mut adapter = open_adapter(key, folder, config)?;
         let unique = !name.is_empty() && folders.iter().filter(|f| *f == name).count() == 1;
         adapter.name = if unique { name.clone() } else { key.clone() };
         for (what, text) in [("name", &adapter.name), ("key", key)] {
@@ -272,6 +252,20 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
         adapters.push(adapter);
     }
     Ok(adapters)
+}
+
+fn open_adapter(key: &str, path: &Path, config: &BaseConfig) -> Result<Adapter> {
+    let c = &config.record;
+    if path.is_file() {
+        return Adapter::open_gguf(key, path, c.layers, c.head_dim, &|p| features(c, p));
+    }
+    if !path.is_dir() {
+        return Err(PackError::refused(
+            format!("--adapter {key}: {} does not exist", path.display()),
+            format!("pass the LoRA folder or GGUF file of this expert: --adapter {key}=DIR"),
+        ));
+    }
+    Adapter::open(key, path, c.layers, &|p| features(c, p))
 }
 
 /// The options of a file without a classifier: scalings are given, none of this applies.
@@ -311,31 +305,4 @@ fn check_embedding_copy(
         ),
         "pass the base that the adapter was trained on, or save the adapter with save_embedding_layers=False",
     ))
-}
-
-/// The tokenizer section, if the base has a tokenizer that is supported; else a note says why not.
-fn tokenizer(options: &PackOptions, progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
-    if gguf::is(&options.base) {
-        progress.note("packed without a tokenizer: not read from GGUF yet");
-        return Ok(None);
-    }
-    let json = options.base.join("tokenizer.json");
-    if !json.exists() {
-        progress.note(&format!(
-            "{}: no tokenizer.json: packed without a tokenizer, for token ids only",
-            options.base.display()
-        ));
-        return Ok(None);
-    }
-    // A broken file is refused; one that is only unsupported leaves a model for token ids.
-    Json::read_table(&json)?;
-    let config = options.base.join("tokenizer_config.json");
-    match tokenizer::section(&json, config.exists().then_some(config.as_path())) {
-        Ok(section) => Ok(Some(section)),
-        Err(e) if e.kind == Kind::Refused => {
-            progress.note(&format!("packed without a tokenizer: {}", e.cause));
-            Ok(None)
-        }
-        Err(e) => Err(e),
-    }
 }

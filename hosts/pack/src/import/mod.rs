@@ -7,6 +7,7 @@ pub(crate) mod gguf;
 pub(crate) mod json;
 pub(crate) mod lora;
 pub(crate) mod modules;
+pub(crate) mod opened;
 pub(crate) mod rope;
 pub(crate) mod safetensors;
 pub(crate) mod targets;

@@ -41,10 +41,14 @@ pub(crate) fn provenance(options: &PackOptions, adapters: &[Adapter]) -> String 
     .to_string()
 }
 
-/// The last component of a folder's path, also of one like `.`.
+/// The last component of a path, also of one like `.`; without `.gguf`.
 pub(crate) fn folder_name(folder: &Path) -> String {
     let name = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
-    name(folder)
+    let mut name = name(folder)
         .or_else(|| name(&folder.canonicalize().ok()?))
-        .unwrap_or_default()
+        .unwrap_or_default();
+    if name.to_ascii_lowercase().ends_with(".gguf") {
+        name.truncate(name.len() - ".gguf".len());
+    }
+    name
 }

@@ -2,7 +2,7 @@
 
 use super::file::Gguf;
 use super::metadata::Metadata;
-use super::names::{self, Heads};
+use super::names;
 use crate::error::Result;
 use crate::import::base::{BaseConfig, LayerKind};
 use pleach::blob::format::{ConfigRecord, Module, NO_TOKEN};
@@ -54,8 +54,8 @@ static KNOWN: [Architecture; 4] = [
 pub(crate) struct Model {
     /// For the config section.
     pub(crate) config: BaseConfig,
-    /// The heads whose rows are reordered.
-    pub(crate) heads: Option<Heads>,
+    /// Rows of a head, where the rows of heads are reordered.
+    pub(crate) permuted: Option<usize>,
 }
 
 /// The architecture's name, and whether the rows of q and k are reordered.
@@ -101,11 +101,7 @@ pub(crate) fn read(file: &mut Gguf, group: u32) -> Result<Model> {
         arch: arch.name,
     };
     let inv_freq = inverse_frequencies(&keys, record.head_dim, &factors)?;
-    let heads = arch.permuted.then_some(Heads {
-        q: record.heads as usize,
-        k: record.kv_heads as usize,
-        dim: record.head_dim as usize,
-    });
+    let permuted = arch.permuted.then_some(record.head_dim as usize);
     let notes = keys.notes();
     Ok(Model {
         config: BaseConfig {
@@ -116,7 +112,7 @@ pub(crate) fn read(file: &mut Gguf, group: u32) -> Result<Model> {
             layers,
             notes,
         },
-        heads,
+        permuted,
     })
 }
 

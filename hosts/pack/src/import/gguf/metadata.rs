@@ -166,6 +166,14 @@ impl Metadata {
         }
     }
 
+    /// The bytes of a text that is too long to be read.
+    pub(crate) fn long_text(&self, key: &str) -> Option<u64> {
+        match self.get(key) {
+            Some(Value::LongText(bytes)) => Some(*bytes),
+            _ => None,
+        }
+    }
+
     /// A whole number that fits 32 bits.
     pub(crate) fn u32(&self, key: &str) -> Result<Option<u32>> {
         match self.get(key) {

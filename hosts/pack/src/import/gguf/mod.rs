@@ -9,16 +9,21 @@
 //! | `names` | Hugging Face's names and order of rows |
 //! | `config` | the metadata of an architecture |
 //! | `weights` | the tensors as a base's |
+//! | `tokenizer` | tokenizer and chat template |
+//! | `lora` | adapters |
 
 mod config;
 mod decode;
 mod file;
+mod lora;
 mod metadata;
 mod names;
 mod reader;
+mod tokenizer;
 mod types;
 mod weights;
 
+pub(crate) use lora::{Tensors as LoraTensors, open as open_lora};
 pub(crate) use weights::Weights;
 
 use super::base::BaseConfig;
@@ -31,9 +36,21 @@ pub(crate) fn is(path: &Path) -> bool {
     path.is_file() || (!path.is_dir() && path.extension().is_some_and(named))
 }
 
-/// What a GGUF base is: its configuration and its tensors.
-pub(crate) fn open(path: &Path, group: u32) -> Result<(BaseConfig, Weights)> {
+/// A GGUF base: its configuration and its tensors.
+#[derive(Debug)]
+pub(crate) struct Base {
+    /// Dimensions and constants.
+    pub(crate) config: BaseConfig,
+    /// The tensors, and what else the file holds.
+    pub(crate) weights: Weights,
+}
+
+/// Opens a base.
+pub(crate) fn open(path: &Path, group: u32) -> Result<Base> {
     let mut file = file::Gguf::open(path)?;
     let model = config::read(&mut file, group)?;
-    Ok((model.config, Weights::new(file, model.heads)))
+    Ok(Base {
+        config: model.config,
+        weights: Weights::new(file, model.permuted),
+    })
 }

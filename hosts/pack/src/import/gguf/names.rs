@@ -60,23 +60,10 @@ pub(crate) fn layer(name: &str) -> Option<u32> {
     split(name).map(|(n, _, _)| n)
 }
 
-/// Heads whose rows `convert_hf_to_gguf.py` reorders, for architectures where it does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    /// Heads of q.
-    pub(crate) q: usize,
-    /// Heads of k.
-    pub(crate) k: usize,
-    /// Rows of a head.
-    pub(crate) dim: usize,
-}
-
-impl Heads {
-    /// Rows of a head, if the rows of a tensor (or of its LoRA B) lie in the order of pairs.
-    pub(crate) fn permuted(self, name: &str) -> Option<usize> {
-        let (_, module, _) = split(name)?;
-        matches!(module, Q | K).then_some(self.dim)
-    }
+/// Whether a tensor (or its LoRA B) is one whose rows `convert_hf_to_gguf.py` reorders, for architectures
+/// where it does.
+pub(crate) fn is_permuted(name: &str) -> bool {
+    split(name).is_some_and(|(_, module, _)| matches!(module, Q | K))
 }
 
 /// Puts the rows of heads back into Hugging Face's order: there rows `i` and `i + dim/2` of a head make a

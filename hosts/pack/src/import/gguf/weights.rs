@@ -1,8 +1,8 @@
 //! The tensors of a GGUF base under Hugging Face's names, rows in Hugging Face's order.
 
 use super::file::Gguf;
-use super::names::{self, Heads};
-use super::types;
+use super::names;
+use super::{tokenizer, types};
 use crate::error::{PackError, Result};
 use crate::import::Matrix;
 use crate::import::weights::{Source, check_values};
@@ -19,12 +19,22 @@ const BLOCK: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Weights {
     file: Gguf,
-    heads: Option<Heads>,
+    permuted: Option<usize>,
 }
 
 impl Weights {
-    pub(super) fn new(file: Gguf, heads: Option<Heads>) -> Self {
-        Self { file, heads }
+    pub(super) fn new(file: Gguf, permuted: Option<usize>) -> Self {
+        Self { file, permuted }
+    }
+
+    /// The tokenizer section, if there is a tokenizer.
+    pub(crate) fn tokenizer(&self) -> Result<Option<Vec<u8>>> {
+        tokenizer::section(&self.file.metadata)
+    }
+
+    /// The chat template, if there is one that can be kept, and otherwise perhaps a note.
+    pub(crate) fn template(&self) -> Result<(Option<String>, Option<String>)> {
+        tokenizer::template(&self.file.metadata)
     }
 
     fn name(&self, tensor: &str) -> Result<String> {
@@ -48,7 +58,7 @@ impl Weights {
         mut take: impl FnMut(&[u8]),
     ) -> Result<()> {
         let info = self.file.check(name, rows, cols)?;
-        let permuted = self.heads.and_then(|h| h.permuted(name));
+        let permuted = self.permuted.filter(|_| names::is_permuted(name));
         let Some(dim) = permuted else {
             let block = info.kind.bytes;
             return self.file.pieces(name, (PIECE / block).max(1) * block, take);

@@ -1,9 +1,11 @@
-//! A LoRA folder as PEFT saves it: `adapter_config.json` and `adapter_model.safetensors`.
+//! A LoRA adapter: a folder as PEFT saves it (`adapter_config.json` and `adapter_model.safetensors`), or a
+//! GGUF file.
 
 mod config;
 mod tensors;
 
 use super::Matrix;
+use super::gguf;
 use super::json::Json;
 use super::modules::Place;
 use super::safetensors::TensorFile;
@@ -16,14 +18,14 @@ use pleach::kernels::layout;
 use std::path::{Path, PathBuf};
 use tensors::Tensors;
 
-/// A LoRA folder whose configuration and shapes were checked.
+/// An adapter whose configuration and shapes were checked.
 #[derive(Debug)]
 pub(crate) struct Adapter {
     /// What the expert is called.
     pub(crate) name: String,
     /// Its key in the X-LoRA config.
     pub(crate) key: String,
-    /// Its folder.
+    /// Its folder or file.
     pub(crate) folder: PathBuf,
     /// What it has, in the order of sites.
     pub(crate) parts: Vec<Part>,
@@ -31,7 +33,23 @@ pub(crate) struct Adapter {
     pub(crate) embedding_copy: Option<String>,
     /// Things the user should know.
     pub(crate) notes: Vec<String>,
-    file: TensorFile,
+    file: Source,
+}
+
+/// Where the matrices lie.
+#[derive(Debug)]
+enum Source {
+    Peft(TensorFile),
+    Gguf(gguf::LoraTensors),
+}
+
+impl Source {
+    fn bytes(&self, name: &str) -> u64 {
+        match self {
+            Source::Peft(file) => file.bytes(name),
+            Source::Gguf(file) => file.bytes(name),
+        }
+    }
 }
 
 /// A and B at one place.
@@ -41,10 +59,37 @@ pub(crate) struct Part {
     pub(crate) rank: usize,
     /// alpha / r, or alpha / sqrt(r).
     pub(crate) scale: f32,
-    a: String,
-    b: String,
-    inputs: usize,
-    outputs: usize,
+    /// A's name in the file.
+    pub(crate) a: String,
+    /// B's name in the file.
+    pub(crate) b: String,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+}
+
+impl Part {
+    /// What a model file cannot hold of it, and the cure for PEFT's folders.
+    pub(crate) fn fault(&self) -> Option<(String, &'static str)> {
+        let (name, rank, scale) = (self.place.name(), self.rank, self.scale);
+        if rank == 0 || rank > usize::from(u16::MAX) {
+            let cause = format!("{name}: rank {rank}; 1 to 65535 is possible");
+            return Some((cause, "correct r"));
+        }
+        if !(SMALLEST..=LARGEST).contains(&scale) {
+            let cause = format!(
+                "{name}: lora_alpha and r give a scale of {scale:e}; 2^-24 to {LARGEST} is possible"
+            );
+            return Some((cause, "correct lora_alpha, alpha_pattern or r"));
+        }
+        let rows = self.outputs.max(self.inputs);
+        if layout::packed_b_size(layout::Dtype::F32, rows, rank) > u32::MAX as usize {
+            return Some((
+                format!("{name}: a panel of 4 GiB or more"),
+                "use a smaller rank",
+            ));
+        }
+        None
+    }
 }
 
 /// Shapes of the base: features of a place, `(outputs, inputs)`.
@@ -85,7 +130,27 @@ impl Adapter {
             parts,
             embedding_copy: tensors.embedding_copy,
             notes,
-            file,
+            file: Source::Peft(file),
+        })
+    }
+
+    /// Reads the header of a GGUF file, for a base with heads of `head_dim`.
+    pub(crate) fn open_gguf(
+        key: &str,
+        path: &Path,
+        layers: u32,
+        head_dim: u32,
+        features: Features<'_>,
+    ) -> Result<Self> {
+        let opened = gguf::open_lora(path, layers, head_dim, features)?;
+        Ok(Self {
+            name: String::new(),
+            key: key.into(),
+            folder: path.into(),
+            parts: opened.parts,
+            embedding_copy: None,
+            notes: opened.notes,
+            file: Source::Gguf(opened.tensors),
         })
     }
 
@@ -117,8 +182,15 @@ impl Adapter {
             return Ok(None);
         };
         let bytes = self.part_bytes(p);
-        let a = self.file.read(&p.a, p.rank, p.inputs)?;
-        let b = self.file.read(&p.b, p.outputs, p.rank)?;
+        let file = match &mut self.file {
+            Source::Peft(file) => file,
+            Source::Gguf(file) => {
+                let (a, b) = file.read(p)?;
+                return Ok(Some((a, b, bytes)));
+            }
+        };
+        let a = file.read(&p.a, p.rank, p.inputs)?;
+        let b = file.read(&p.b, p.outputs, p.rank)?;
         let a = match p.place.module {
             Module::Embed => a.transposed(),
             _ => a,
@@ -132,9 +204,9 @@ impl Adapter {
         vocab: usize,
         hidden: usize,
     ) -> Result<Option<Matrix>> {
-        match &self.embedding_copy {
-            Some(name) => self.file.read(name, vocab, hidden).map(Some),
-            None => Ok(None),
+        match (&self.embedding_copy, &mut self.file) {
+            (Some(name), Source::Peft(file)) => file.read(name, vocab, hidden).map(Some),
+            _ => Ok(None),
         }
     }
 }
@@ -201,36 +273,19 @@ fn part(
             "pass configuration and tensors of the same training",
         ));
     }
-    if a_rank == 0 || a_rank > usize::from(u16::MAX) {
-        return Err(json.refuse(
-            format!("{name}: rank {a_rank}; 1 to 65535 is possible"),
-            "correct r",
-        ));
-    }
-    let scale = ranks.scale(&name);
-    if !(SMALLEST..=LARGEST).contains(&scale) {
-        return Err(json.refuse(
-            format!(
-                "{name}: lora_alpha and r give a scale of {scale:e}; 2^-24 to {LARGEST} is possible"
-            ),
-            "correct lora_alpha, alpha_pattern or r",
-        ));
-    }
-    if layout::packed_b_size(layout::Dtype::F32, outputs.max(inputs), a_rank) > u32::MAX as usize {
-        return Err(json.refuse(
-            format!("{name}: a panel of 4 GiB or more"),
-            "use a smaller rank",
-        ));
-    }
-    file.check(&a, a_rank, inputs)?;
-    file.check(&b, outputs, a_rank)?;
-    Ok(Part {
+    let part = Part {
         place,
         rank: a_rank,
-        scale,
+        scale: ranks.scale(&name),
         a,
         b,
         inputs,
         outputs,
-    })
+    };
+    if let Some((cause, cure)) = part.fault() {
+        return Err(json.refuse(cause, cure));
+    }
+    file.check(&part.a, a_rank, inputs)?;
+    file.check(&part.b, outputs, a_rank)?;
+    Ok(part)
 }
