@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod bench;
+mod bench;
 mod cmd;
 mod demo;
 mod failure;

@@ -14,6 +14,7 @@ pub(crate) enum Command {
     Pack(pack::Pack),
     Inspect(inspect::Inspect),
     Plan(plan::Plan),
+    Bench(bench::Bench),
     Run(run::Run),
     Trace(trace::Trace),
 }
