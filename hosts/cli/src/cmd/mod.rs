@@ -15,6 +15,7 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Plan(plan::Plan),
     Bench(bench::Bench),
+    Bench(bench::Bench),
     Run(run::Run),
     Trace(trace::Trace),
 }
@@ -25,6 +26,7 @@ impl Command {
             Command::Pack(c) => c.run(),
             Command::Inspect(c) => c.run(),
             Command::Plan(c) => c.run(),
+            Command::Bench(c) => c.run(),
             Command::Run(c) => c.run(),
             Command::Trace(c) => c.run(),
         }
