@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod bench;
 mod inspect;
 mod pack;
 mod plan;
