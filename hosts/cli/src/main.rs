@@ -6,7 +6,6 @@
 #![deny(unsafe_code)]
 
 mod bench;
-mod bench;
 mod cmd;
 mod demo;
 mod failure;

@@ -16,7 +16,6 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Plan(plan::Plan),
     Bench(bench::Bench),
-    Bench(bench::Bench),
     Run(run::Run),
     Trace(trace::Trace),
 }
