@@ -6,7 +6,6 @@
 //! | [`threads`] | an executor over scoped threads |
 //! | [`arena`] | a session's memory |
 //! | [`bandwidth`] | how fast the machine reads memory |
-//! | [`bandwidth`] | how fast the machine reads memory |
 //! | [`setup`] | a session's settings, applied in an order that works |
 //! | [`generate`](mod@generate) | generation |
 //! | [`text`] | tokens to text as it may be shown |
@@ -20,7 +19,6 @@
 
 pub mod arena;
 pub mod bandwidth;
-pub mod bandwidth;
 pub mod chat;
 pub mod generate;
 pub mod mmap;
@@ -31,7 +29,6 @@ pub mod threads;
 pub mod trace;
 
 pub use arena::Arena;
-pub use bandwidth::Bandwidth;
 pub use bandwidth::Bandwidth;
 pub use generate::{End, Generation, Limits, Watch, generate};
 pub use mmap::ModelFile;
