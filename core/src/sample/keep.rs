@@ -33,7 +33,7 @@ impl<'r> Row<'r> {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = f32> + Clone + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = f32> + Clone + '_ {
         let cells = self.cells.iter().copied();
         cells.step_by(self.stride.max(1)).take(self.len)
     }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Pass};
 use crate::math;
-use crate::sample::{History, Row, argmax_of};
+use crate::sample::{History, Row};
 use crate::session::arena::scalings_row;
 use crate::session::column::{Column, Sweep};
 use crate::session::guess::{Guessed, Guesser};
@@ -112,13 +112,6 @@ impl Session<'_, '_> {
     /// The guess for `position` that a column's logits make: the draw that this position will really have, over
     /// the text, and `guess` after it. The logits are scratch then.
     fn draw(&mut self, slot: usize, picked: usize, position: u32, guess: Option<u32>) -> u32 {
-        let rule = &self.guess.rule;
-        if let Some(token) = rule.force {
-            return token;
-        }
-        if rule.sampling.is_argmax() {
-            return argmax_of(self.head_logits(slot, picked));
-        }
         let cells = self.state.output.get_mut(slot..).unwrap_or(&mut []);
         let mut row = Row::strided(cells, picked, self.model.config.vocab as usize);
         let history = History {
@@ -126,7 +119,7 @@ impl Session<'_, '_> {
             marks: START,
             guess,
         };
-        rule.sampling.draw_row(&mut row, &history, position)
+        self.guess.draw(&mut row, &history, position)
     }
 
     fn keep_logits(&mut self, position: u32, slot: usize, picked: usize) {

@@ -509,7 +509,7 @@ impl<'b, 'a> Session<'b, 'a> {
 
     /// Sets what the speculative pass guesses with.
     pub fn set_guess(&mut self, guess: Guess) {
-        self.guess.rule = guess;
+        self.guess.set(guess);
     }
 
     fn at_start(&self) -> Result<(), Error> {
