@@ -1,55 +1,94 @@
 //! Finding added tokens in text, leftmost and then longest first.
 
-use super::section::Tokenizer;
+use super::format::Normalizer;
+use super::section::{Added, Tokenizer};
+use super::span::Span;
 
-/// A part of a text.
+/// A part of a text, and where it begins in the whole text.
 pub(super) enum Piece<'t> {
-    /// And where it begins in the whole text.
-    Text(&'t [u8], usize),
+    Text(Span<'t>, usize),
     Token(u32),
 }
 
+/// Which special tokens match. One that does not is text, all of it.
+#[derive(Clone, Copy)]
+pub(super) enum Specials<'g> {
+    None,
+    /// All but those that have one of these places of the whole text (ascending) in them.
+    But(&'g [usize]),
+}
+
+impl Specials<'_> {
+    /// Whether a special token may be at these places.
+    pub(super) fn admit(&self, from: usize, to: usize) -> bool {
+        match self {
+            Specials::None => false,
+            Specials::But(guarded) => {
+                let next = guarded.partition_point(|place| *place < from);
+                guarded.get(next).is_none_or(|place| *place >= to)
+            }
+        }
+    }
+}
+
+/// Some rows of the added tokens, and the bytes that their contents begin with.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'g> {
+    from: usize,
+    to: usize,
+    first: [u32; 8],
+    pub(super) special: Specials<'g>,
+}
+
+impl<'g> Rows<'g> {
+    pub(super) fn new(
+        tokenizer: &Tokenizer<'_>,
+        (from, to): (usize, usize),
+        special: Specials<'g>,
+    ) -> Self {
+        let mut first = [0; 8];
+        for row in from..to {
+            if let Some(byte) = byte_at(tokenizer, row, 0)
+                && let Some(bits) = first.get_mut(usize::from(byte >> 5))
+            {
+                *bits |= 1 << (byte & 31);
+            }
+        }
+        Self {
+            from,
+            to,
+            first,
+            special,
+        }
+    }
+
+    fn begin_with(&self, byte: u8) -> bool {
+        let bits = self.first.get(usize::from(byte >> 5));
+        bits.is_some_and(|bits| bits >> (byte & 31) & 1 == 1)
+    }
+}
+
 /// Cuts a text at the added tokens of some rows. Empty texts are left out.
-pub(super) struct Pieces<'t, 'b> {
+pub(super) struct Pieces<'t, 'g, 'b> {
     tokenizer: Tokenizer<'b>,
-    rows: (usize, usize),
-    special: Specials<'t>,
-    rest: &'t [u8],
+    rows: Rows<'g>,
+    rest: Span<'t>,
     /// Where `rest` begins in the whole text.
     start: usize,
     found: Option<u32>,
 }
 
-/// Which special tokens match. One that does not is text, all of it.
-#[derive(Clone, Copy)]
-pub(super) enum Specials<'t> {
-    None,
-    /// All but those that begin at these places of the whole text, ascending.
-    But(&'t [usize]),
-}
-
-impl Specials<'_> {
-    fn admit(&self, at: usize) -> bool {
-        match self {
-            Specials::None => false,
-            Specials::But(guarded) => guarded.binary_search(&at).is_err(),
-        }
-    }
-}
-
-impl<'t, 'b> Pieces<'t, 'b> {
+impl<'t, 'g, 'b> Pieces<'t, 'g, 'b> {
     /// The pieces of a text that begins at `start` of the whole text.
     pub(super) fn new(
         tokenizer: Tokenizer<'b>,
-        rows: (usize, usize),
-        special: Specials<'t>,
-        text: &'t [u8],
+        rows: Rows<'g>,
+        text: Span<'t>,
         start: usize,
     ) -> Self {
         Self {
             tokenizer,
             rows,
-            special,
             rest: text,
             start,
             found: None,
@@ -57,62 +96,82 @@ impl<'t, 'b> Pieces<'t, 'b> {
     }
 }
 
-impl<'t> Iterator for Pieces<'t, '_> {
+impl<'t> Iterator for Pieces<'t, '_, '_> {
     type Item = Piece<'t>;
 
     fn next(&mut self) -> Option<Piece<'t>> {
         if let Some(id) = self.found.take() {
             return Some(Piece::Token(id));
         }
-        let mut at = 0;
-        while let Some(tail) = self.rest.get(at..)
-            && !tail.is_empty()
-        {
-            let Some((id, len)) = longest(&self.tokenizer, self.rows, tail) else {
-                at = at.saturating_add(1);
+        let mut tail = self.rest;
+        while !tail.is_empty() {
+            let mut next = tail;
+            let begins = next.next().is_some_and(|b| self.rows.begin_with(b));
+            let Some((row, after)) = begins
+                .then(|| longest(&self.tokenizer, &self.rows, tail))
+                .flatten()
+            else {
+                tail = next;
                 continue;
             };
-            let place = self.start.saturating_add(at);
-            if self.tokenizer.is_special(id) && !self.special.admit(place) {
-                at = at.saturating_add(len);
+            let place = |tail: &Span<'_>| {
+                let passed = self.rest.text.len().saturating_sub(tail.text.len());
+                self.start.saturating_add(passed)
+            };
+            if self.tokenizer.is_special(row.id)
+                && !self.rows.special.admit(place(&tail), place(&after))
+            {
+                tail = after;
                 continue;
             }
-            let before = self.rest.get(..at).unwrap_or(&[]);
-            let start = core::mem::replace(&mut self.start, place.saturating_add(len));
-            self.rest = tail.get(len..).unwrap_or(&[]);
-            if before.is_empty() {
-                return Some(Piece::Token(id));
+            let mut before = self.rest.before(&tail);
+            if row.lstrip {
+                before = before.trim_end();
             }
-            self.found = Some(id);
+            let rest = if row.rstrip {
+                after.trim_start()
+            } else {
+                after
+            };
+            let (start, next_start) = (self.start, place(&rest));
+            self.start = next_start;
+            self.rest = rest;
+            if before.is_empty() {
+                return Some(Piece::Token(row.id));
+            }
+            self.found = Some(row.id);
             return Some(Piece::Text(before, start));
         }
-        let text = core::mem::take(&mut self.rest);
-        (!text.is_empty()).then_some(Piece::Text(text, self.start))
+        let span = core::mem::replace(&mut self.rest, Span::new(&[]));
+        (!span.is_empty()).then_some(Piece::Text(span, self.start))
     }
 }
 
-/// The longest added token among `rows` that `text` begins with, and its length.
+/// The longest added token among `rows` that `text` begins with, and what is after it.
 ///
 /// The rows are sorted, so those that share the first `depth` bytes with the text are neighbours, and one
 /// of exactly that length is their first.
-fn longest(tokenizer: &Tokenizer<'_>, rows: (usize, usize), text: &[u8]) -> Option<(u32, usize)> {
-    let (mut low, mut high) = rows;
+fn longest<'t, 'b>(
+    tokenizer: &Tokenizer<'b>,
+    rows: &Rows<'_>,
+    text: Span<'t>,
+) -> Option<(Added<'b>, Span<'t>)> {
+    let (mut low, mut high) = (rows.from, rows.to);
     let mut best = None;
     let mut rest = text;
     let mut depth = 0;
     while low < high
-        && let Some((byte, tail)) = rest.split_first()
+        && let Some(byte) = rest.next()
     {
         let at = |row| byte_at(tokenizer, row, depth);
-        low = partition(low, high, |row| at(row) < Some(*byte));
-        high = partition(low, high, |row| at(row) <= Some(*byte));
+        low = partition(low, high, |row| at(row) < Some(byte));
+        high = partition(low, high, |row| at(row) <= Some(byte));
         depth += 1;
-        rest = tail;
         if low < high
             && let Some(row) = tokenizer.added(low)
             && row.content.len() == depth
         {
-            best = Some((row.id, depth));
+            best = Some((row, rest));
             low += 1;
         }
     }
@@ -150,7 +209,17 @@ impl<'b> Tokenizer<'b> {
     pub fn added_tokens(&self) -> impl Iterator<Item = (u32, &'b [u8])> + use<'b> {
         let this = *self;
         let [(_, first), (_, all)] = this.added_groups();
-        (0..first.max(all)).filter_map(move |row| this.added(row).map(|a| (a.id, a.content)))
+        (0..first.max(all)).filter_map(move |row| {
+            let added = this.added(row)?;
+            // The space that the normaliser put before it is not what one writes.
+            let content = match this.normalizer() {
+                Normalizer::Spaces if row >= first => {
+                    added.content.strip_prefix(b" ").unwrap_or(added.content)
+                }
+                _ => added.content,
+            };
+            Some((added.id, content))
+        })
     }
 
     /// The added token with this content (a stop token of a chat template, say).
@@ -163,11 +232,8 @@ impl<'b> Tokenizer<'b> {
     /// # Ok::<(), pleach::Error>(())
     /// ```
     pub fn added_token(&self, content: &str) -> Option<u32> {
-        let content = content.as_bytes();
-        self.added_groups()
-            .into_iter()
-            .filter_map(|rows| longest(self, rows, content))
-            .find(|(_, len)| *len == content.len())
+        self.added_tokens()
+            .find(|(_, added)| *added == content.as_bytes())
             .map(|(id, _)| id)
     }
 }

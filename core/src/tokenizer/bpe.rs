@@ -1,7 +1,8 @@
 //! The merges of one word: a list of symbols and a heap of pairs, both in the caller's scratch.
 
 use super::section::Tokenizer;
-use super::words::Word;
+use super::span::{LOW_LINE, Span};
+use super::unicode::first_char;
 
 /// `u32`s of scratch for each byte of a word: a symbol (token, previous, next) and two heap entries
 /// (rank, position).
@@ -15,11 +16,12 @@ type Symbol = [u32; 3];
 
 /// Applies the merges to a word: lowest rank first, then leftmost.
 ///
-/// n bytes: at most n - 1 pairs enter the heap at the start and two with each of at most n - 1 merges, so
-/// it never holds more than 2 n entries and gives up at most 3 n, with at most 6 n look-ups. Errors: the `u32`s of scratch needed.
+/// n symbols, at most one for each byte: at most n - 1 pairs enter the heap at the start and two with each of
+/// at most n - 1 merges, so it never holds more than 2 n entries and gives up at most 3 n, with at most 6 n
+/// look-ups. Errors: the `u32`s of scratch needed.
 pub(super) fn merge<'s>(
     tokenizer: &Tokenizer<'_>,
-    word: Word<'_>,
+    word: Span<'_>,
     scratch: &'s mut [u32],
 ) -> Result<Merged<'s>, usize> {
     let bytes = word.text.len().saturating_add(usize::from(word.space));
@@ -33,12 +35,19 @@ pub(super) fn merge<'s>(
     };
     let (symbols, _) = symbols.as_chunks_mut::<3>();
     let (heap, _) = heap.as_chunks_mut::<2>();
-    let space = word.space.then_some(&b' ');
     let mut n: u32 = 0;
-    let ids = (space.into_iter().chain(word.text)).filter_map(|b| tokenizer.byte_id(*b));
-    for (symbol, id) in symbols.iter_mut().zip(ids) {
-        *symbol = [id, n.wrapping_sub(1), n.wrapping_add(1)];
-        n = n.wrapping_add(1);
+    let put = |id: Option<u32>| {
+        if let Some(id) = id
+            && let Some(symbol) = symbols.get_mut(n as usize)
+        {
+            *symbol = [id, n.wrapping_sub(1), n.wrapping_add(1)];
+            n = n.wrapping_add(1);
+        }
+    };
+    if tokenizer.model_is_chars() {
+        characters(tokenizer, word, put);
+    } else {
+        word.map(|b| tokenizer.byte_id(b)).for_each(put);
     }
     if let Some(last) = symbols.get_mut((n as usize).wrapping_sub(1)) {
         last[2] = NONE;
@@ -66,6 +75,24 @@ pub(super) fn merge<'s>(
         at: if n == 0 { NONE } else { 0 },
         work,
     })
+}
+
+/// The tokens of a word's characters, or of their bytes where they have none.
+fn characters(tokenizer: &Tokenizer<'_>, word: Span<'_>, mut put: impl FnMut(Option<u32>)) {
+    let space = || tokenizer.find(core::iter::once(b' '));
+    if word.space {
+        put(space());
+    }
+    let mut rest = word.text;
+    while let Some((_, len)) = first_char(rest) {
+        let (text, tail) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+        match tokenizer.find(text.iter().copied()) {
+            _ if text == b" " || text == LOW_LINE => put(space()),
+            None => text.iter().for_each(|b| put(tokenizer.byte_id(*b))),
+            id => put(id),
+        }
+        rest = tail;
+    }
 }
 
 struct List<'s, 't, 'b> {
@@ -209,7 +236,7 @@ impl Heap<'_> {
 mod tests {
     extern crate std;
     use super::{Heap, merge};
-    use crate::tokenizer::words::Word;
+    use crate::tokenizer::span::Span;
     use crate::tokenizer::{Tokenizer, example};
     use std::vec;
     use std::vec::Vec;
@@ -239,11 +266,8 @@ mod tests {
             for n in [1_000u64, 100_000] {
                 let text: Vec<u8> = text.bytes().cycle().take(n as usize).collect();
                 let mut scratch = vec![0; Tokenizer::scratch_len(text.len())];
-                let word = Word {
-                    space: false,
-                    text: &text,
-                };
-                let merged = merge(&tokenizer, word, &mut scratch).unwrap_or_else(|_| panic!());
+                let merged =
+                    merge(&tokenizer, Span::new(&text), &mut scratch).unwrap_or_else(|_| panic!());
                 assert!(merged.work <= 9 * n, "{} > 9 * {n}", merged.work);
                 let back: Vec<u8> = merged
                     .flat_map(|id| tokenizer.token_bytes(id).unwrap())

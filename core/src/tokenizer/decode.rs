@@ -1,6 +1,7 @@
 //! Tokens to text, as they come.
 
 use super::SpecialTokens;
+use super::format::STRIP_SPACE;
 use super::section::Tokenizer;
 use super::unicode::first_char;
 
@@ -13,6 +14,8 @@ pub struct Decoder<'b> {
     tokenizer: Tokenizer<'b>,
     special: SpecialTokens,
     held: Held,
+    /// A space would be the first character of the text, and is dropped.
+    strip: bool,
 }
 
 /// At most 3 bytes: the start of a character.
@@ -53,6 +56,7 @@ impl<'b> Decoder<'b> {
             tokenizer,
             special,
             held: Held::NONE,
+            strip: tokenizer.has(STRIP_SPACE),
         }
     }
 
@@ -74,19 +78,29 @@ impl<'b> Decoder<'b> {
             Some(bytes) if !skip => bytes,
             _ => return Text::EMPTY,
         };
+        let each = self.tokenizer.model_is_chars();
         let held = self.held.bytes();
         let total = held.len().saturating_add(body.len());
         let all = held.iter().chain(body).copied();
-        let keep = (1..=total.min(3))
-            .find(|k| begins_char(Held::of(all.clone().skip(total - k)).bytes()))
-            .unwrap_or(0);
+        // SentencePiece's bytes make characters with bytes only.
+        let keep = if each && !self.tokenizer.is_byte(token) {
+            0
+        } else {
+            (1..=total.min(3))
+                .find(|k| begins_char(Held::of(all.clone().skip(total - k)).bytes()))
+                .unwrap_or(0)
+        };
         let head = Held::of(held.iter().copied().take(total - keep));
         let end = body.len().saturating_sub(keep);
         self.held = Held::of(all.skip(total - keep));
-        Text {
-            head,
-            body: body.get(..end).unwrap_or(&[]),
+        let mut body = body.get(..end).unwrap_or(&[]);
+        if self.strip && keep < total {
+            self.strip = false;
+            if head.len == 0 {
+                body = body.strip_prefix(b" ").unwrap_or(body);
+            }
         }
+        Text { head, body, each }
     }
 
     /// Ends the text: U+FFFD if a character was not whole. The decoder is at the start of a text again.
@@ -101,9 +115,11 @@ impl<'b> Decoder<'b> {
     /// # Ok::<(), pleach::Error>(())
     /// ```
     pub fn finish(&mut self) -> Text<'b> {
+        self.strip = self.tokenizer.has(STRIP_SPACE);
         Text {
             head: core::mem::replace(&mut self.held, Held::NONE),
             body: &[],
+            each: self.tokenizer.model_is_chars(),
         }
     }
 }
@@ -132,13 +148,22 @@ fn begins_char(bytes: &[u8]) -> bool {
 pub struct Text<'b> {
     head: Held,
     body: &'b [u8],
+    /// Each byte that is not UTF-8 becomes U+FFFD, not only each start of a character.
+    each: bool,
 }
 
 impl Text<'_> {
     const EMPTY: Self = Self {
         head: Held::NONE,
         body: &[],
+        each: false,
     };
+
+    fn first(&self, bytes: &[u8]) -> Option<(char, usize)> {
+        let (c, len) = first_char(bytes)?;
+        let bad = c == char::REPLACEMENT_CHARACTER && !bytes.starts_with("\u{fffd}".as_bytes());
+        Some((c, if bad && self.each { 1 } else { len }))
+    }
 }
 
 impl Iterator for Text<'_> {
@@ -147,7 +172,7 @@ impl Iterator for Text<'_> {
     fn next(&mut self) -> Option<char> {
         let held = self.head.bytes();
         if held.is_empty() {
-            let (c, len) = first_char(self.body)?;
+            let (c, len) = self.first(self.body)?;
             self.body = self.body.get(len..).unwrap_or(&[]);
             return Some(c);
         }
@@ -158,7 +183,7 @@ impl Iterator for Text<'_> {
             *slot = *byte;
             n += 1;
         }
-        let (c, len) = first_char(window.get(..n).unwrap_or(&[]))?;
+        let (c, len) = self.first(window.get(..n).unwrap_or(&[]))?;
         let from_body = len.saturating_sub(held.len());
         self.head = Held::of(held.iter().copied().skip(len));
         self.body = self.body.get(from_body..).unwrap_or(&[]);

@@ -1,10 +1,15 @@
 //! Text to tokens, in buffers of the caller.
 
-use super::added::{Piece, Pieces, Specials};
+use super::FULL;
+use super::added::{Piece, Pieces, Rows, Specials};
 use super::bpe::{SCRATCH_PER_BYTE, merge};
+use super::format::{ADD_PREFIX_SPACE, IGNORE_MERGES, Normalizer, PREFIX_EVERY, PREFIX_FIRST};
+use super::nfc::{is_nfc, nfc};
 use super::section::Tokenizer;
+use super::span::Span;
 use super::words::Words;
 use crate::error::Error;
+use zerocopy::IntoBytes;
 
 /// Which added tokens are recognised when they are spelled out in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +57,63 @@ impl Default for EncodeOptions {
 }
 
 impl<'b> Tokenizer<'b> {
-    /// The `u32`s of scratch that encoding needs where no word is longer than `word_bytes`.
+    /// The `u32`s of scratch that encoding needs where no word is longer than `word_bytes` and no normaliser
+    /// changes the text.
     ///
-    /// Words are what the [`PreTokenizer`](super::PreTokenizer) cuts, with the space before them. One
-    /// more than the text's length is always enough.
+    /// Words are what the [`PreTokenizer`](super::PreTokenizer) cuts, with the space before them; SentencePiece's
+    /// are the whole text. [`scratch_for`](Self::scratch_for) is always enough.
     pub const fn scratch_len(word_bytes: usize) -> usize {
         word_bytes.saturating_mul(SCRATCH_PER_BYTE)
+    }
+
+    /// The `u32`s of scratch that are enough for any text of `text_bytes`. Most texts need far less, and
+    /// [`encode`](Self::encode) says how much.
+    ///
+    /// ```
+    /// # use pleach::tokenizer::{Tokenizer, example};
+    /// let tokenizer = Tokenizer::parse(&example::SECTION)?;
+    /// assert_eq!(tokenizer.scratch_for(10), Tokenizer::scratch_len(11)); // a space may be put before it
+    /// # Ok::<(), pleach::Error>(())
+    /// ```
+    pub const fn scratch_for(&self, text_bytes: usize) -> usize {
+        let bytes = self.normal_bytes(text_bytes);
+        let buffer = match self.normalizer() {
+            Normalizer::Nfc => bytes.div_ceil(4),
+            _ => 0,
+        };
+        buffer.saturating_add(Self::scratch_len(bytes.saturating_add(1)))
+    }
+
+    /// The tokens that are enough for any text of `text_bytes`, with the template's.
+    ///
+    /// ```
+    /// # use pleach::tokenizer::{Tokenizer, example};
+    /// let tokenizer = Tokenizer::parse(&example::SECTION)?;
+    /// assert_eq!(tokenizer.tokens_for(10), 12);
+    /// # Ok::<(), pleach::Error>(())
+    /// ```
+    pub const fn tokens_for(&self, text_bytes: usize) -> usize {
+        let bytes = self.normal_bytes(text_bytes);
+        // A space before each piece; between two pieces there is a byte of an added token at least.
+        let spaces = match self.has(ADD_PREFIX_SPACE | PREFIX_FIRST | PREFIX_EVERY) {
+            true => bytes.div_ceil(2),
+            false => 0,
+        };
+        bytes.saturating_add(spaces).saturating_add(2)
+    }
+
+    /// The most bytes that the normaliser makes of a text.
+    const fn normal_bytes(&self, text_bytes: usize) -> usize {
+        match self.normalizer() {
+            Normalizer::Nfc => text_bytes.saturating_mul(3),
+            _ => text_bytes,
+        }
     }
 
     /// Encodes `text` into `out` and returns the number of tokens. No heap; bounded work (see
     /// [the module](super)).
     ///
-    /// Scratch: [`scratch_len`](Self::scratch_len) of the longest word.
+    /// Scratch: [`scratch_len`](Self::scratch_len) of the longest word, or [`scratch_for`](Self::scratch_for).
     /// Errors: [`Error::Shape`] with the size that is needed, if `scratch` or `out` is too small; what
     /// they then hold means nothing.
     ///
@@ -115,7 +165,7 @@ impl<'b> Tokenizer<'b> {
     }
 
     /// [`encode_bytes`](Self::encode_bytes) of a text that is only in parts one's own: at the places `guarded`
-    /// (byte offsets, ascending) no special token begins, whatever is spelled out there. So the words of
+    /// (byte offsets, ascending) no special token is found, whatever is spelled out there. So the words of
     /// someone who must not write control tokens can stand in a text that has some.
     ///
     /// ```
@@ -137,49 +187,126 @@ impl<'b> Tokenizer<'b> {
         scratch: &mut [u32],
         out: &mut [u32],
     ) -> Result<usize, Error> {
-        let [first, second] = match options.added {
-            AddedTokens::All | AddedTokens::Ordinary => self.added_groups(),
-            AddedTokens::None => [(0, 0); 2],
-        };
         let special = match options.added {
             AddedTokens::Ordinary => Specials::None,
             AddedTokens::All | AddedTokens::None => Specials::But(guarded),
         };
+        let [first, second] = match options.added {
+            AddedTokens::All | AddedTokens::Ordinary => self.added_groups(),
+            AddedTokens::None => [(0, 0); 2],
+        }
+        .map(|rows| Rows::new(self, rows, special));
         let (bos, eos) = match options.template {
             Template::Apply => (self.bos(), self.eos()),
             Template::Omit => (None, None),
         };
-        let mut sink = Sink {
-            out,
-            len: 0,
-            scratch_needed: 0,
+        let mut encoder = Encoder {
+            tokenizer: *self,
+            second,
+            sink: Sink {
+                out,
+                len: 0,
+                scratch_needed: 0,
+            },
         };
-        sink.extend(bos);
-        for piece in Pieces::new(*self, first, special, text, 0) {
-            let (text, start) = match piece {
-                Piece::Token(id) => {
-                    sink.emit(id);
-                    continue;
-                }
-                Piece::Text(t, start) => (t, start),
-            };
-            for piece in Pieces::new(*self, second, special, text, start) {
-                match piece {
-                    Piece::Token(id) => sink.emit(id),
-                    Piece::Text(t, _) => self.encode_piece(t, scratch, &mut sink),
-                }
+        encoder.sink.extend(bos);
+        for piece in Pieces::new(*self, first, Span::new(text), 0) {
+            match piece {
+                Piece::Token(id) => encoder.sink.emit(id),
+                Piece::Text(span, start) => encoder.normalise(span, start, scratch),
             }
         }
-        sink.extend(eos);
-        sink.finish(scratch.len())
+        encoder.sink.extend(eos);
+        encoder.sink.finish(scratch.len())
+    }
+}
+
+struct Encoder<'g, 'o, 'b> {
+    tokenizer: Tokenizer<'b>,
+    second: Rows<'g>,
+    sink: Sink<'o>,
+}
+
+impl<'g> Encoder<'g, '_, '_> {
+    /// Encodes what the first group of added tokens leaves of the text, which begins at `start`.
+    fn normalise(&mut self, mut piece: Span<'_>, start: usize, scratch: &mut [u32]) {
+        let rows = self.second;
+        if !FULL {
+            return self.pieces(piece, start, rows, 0, scratch);
+        }
+        match self.tokenizer.normalizer() {
+            Normalizer::None => self.pieces(piece, start, rows, 0, scratch),
+            Normalizer::Spaces => {
+                piece.space = self.tokenizer.has(PREFIX_EVERY);
+                piece.fold = true;
+                self.pieces(piece, start, rows, 0, scratch);
+            }
+            Normalizer::Nfc => match is_nfc(piece.text) {
+                Ok(()) => self.pieces(piece, start, rows, 0, scratch),
+                Err(len) => self.nfc(piece.text, len, start, scratch),
+            },
+        }
     }
 
-    /// Encodes a text without added tokens.
-    fn encode_piece(&self, text: &[u8], scratch: &mut [u32], sink: &mut Sink<'_>) {
-        for word in Words::new(text, self.has(super::format::ADD_PREFIX_SPACE)) {
-            match merge(self, word, scratch) {
-                Ok(tokens) => sink.extend(tokens),
-                Err(needed) => sink.scratch_needed = sink.scratch_needed.max(needed),
+    /// Encodes a text that NFC changes, to `len` bytes.
+    fn nfc(&mut self, text: &[u8], len: usize, start: usize, scratch: &mut [u32]) {
+        let front = len.div_ceil(4);
+        let most = front.saturating_add(Tokenizer::scratch_len(len.saturating_add(1)));
+        let Some((buffer, scratch)) = scratch.split_at_mut_checked(front) else {
+            return self.sink.need(most);
+        };
+        let buffer = buffer.as_mut_bytes();
+        let Ok(len) = nfc(text, buffer) else {
+            return self.sink.need(most);
+        };
+        let mut rows = self.second;
+        // Places are no longer those of the text: a guarded one guards all of it.
+        if !rows.special.admit(start, start.saturating_add(text.len())) {
+            rows.special = Specials::None;
+        }
+        let text = Span::new(buffer.get(..len).unwrap_or(&[]));
+        self.pieces(text, start, rows, front, scratch);
+    }
+
+    /// Encodes normalised text; `used`: what the normaliser took of the scratch.
+    fn pieces(
+        &mut self,
+        text: Span<'_>,
+        start: usize,
+        rows: Rows<'g>,
+        used: usize,
+        scratch: &mut [u32],
+    ) {
+        for piece in Pieces::new(self.tokenizer, rows, text, start) {
+            match piece {
+                Piece::Token(id) => self.sink.emit(id),
+                Piece::Text(span, start) => self.words(span, start, used, scratch),
+            }
+        }
+    }
+
+    /// Encodes text without added tokens.
+    fn words(&mut self, mut text: Span<'_>, start: usize, used: usize, scratch: &mut [u32]) {
+        let tokenizer = self.tokenizer;
+        text.fold = tokenizer.model_is_chars();
+        let prefix = match start {
+            0 => ADD_PREFIX_SPACE | PREFIX_FIRST,
+            _ => ADD_PREFIX_SPACE,
+        };
+        if tokenizer.has(prefix) && !text.spaced() {
+            text.space = true;
+        }
+        for word in Words::new(tokenizer.pre_tokenizer(), text) {
+            if FULL
+                && tokenizer.has(IGNORE_MERGES)
+                && let Some(id) = tokenizer.find(word)
+            {
+                self.sink.emit(id);
+                continue;
+            }
+            match merge(&tokenizer, word, scratch) {
+                Ok(tokens) => self.sink.extend(tokens),
+                Err(needed) => self.sink.need(needed.saturating_add(used)),
             }
         }
     }
@@ -205,6 +332,10 @@ impl Sink<'_> {
         for id in ids {
             self.emit(id);
         }
+    }
+
+    fn need(&mut self, scratch: usize) {
+        self.scratch_needed = self.scratch_needed.max(scratch);
     }
 
     fn finish(self, scratch: usize) -> Result<usize, Error> {

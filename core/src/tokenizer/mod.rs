@@ -58,7 +58,10 @@ mod decode;
 mod encode;
 pub mod example;
 pub mod format;
+mod nfc;
+mod nfc_tables;
 mod section;
+mod span;
 mod tables;
 mod unicode;
 mod words;
@@ -66,6 +69,7 @@ mod words;
 pub use decode::{Decoder, Text};
 pub use encode::{AddedTokens, EncodeOptions, Template};
 pub use format::{Normalizer, PreTokenizer};
+pub use nfc::{NFC_UNICODE_VERSION, nfc};
 pub use section::Tokenizer;
 pub use unicode::{Class, UNICODE_VERSION};
 

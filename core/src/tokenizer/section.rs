@@ -196,6 +196,7 @@ impl<'b> Tokenizer<'b> {
     /// Tokens have bytes of their own, so that the comparisons take time proportional to the text.
     const fn check_index(&self) -> Result<(), Error> {
         let mut before: &[u8] = &[];
+        let mut space = !self.model_is_chars();
         let mut i = 0;
         while i < self.header.index as usize {
             let Some(bytes) = self.token_bytes(self.id(self.index, i)) else {
@@ -204,8 +205,12 @@ impl<'b> Tokenizer<'b> {
             if !less(before, bytes) {
                 return fail("the index is not strictly ascending");
             }
+            space |= matches!(bytes, [b' ']);
             before = bytes;
             i += 1;
+        }
+        if !space {
+            return fail("no token for a space");
         }
         Ok(())
     }
@@ -418,18 +423,27 @@ impl<'b> Tokenizer<'b> {
     }
 
     /// The token of the index whose bytes these are.
-    pub(super) fn find(&self, bytes: &[u8]) -> Option<u32> {
+    pub(super) fn find(&self, bytes: impl Iterator<Item = u8> + Clone) -> Option<u32> {
         let (mut low, mut high) = (0, self.header.index as usize);
         while low < high {
             let mid = low.midpoint(high);
             let id = self.id(self.index, mid);
-            match self.token_bytes(id).unwrap_or(&[]).cmp(bytes) {
+            let token = self.token_bytes(id).unwrap_or(&[]);
+            match token.iter().copied().cmp(bytes.clone()) {
                 core::cmp::Ordering::Equal => return Some(id),
                 core::cmp::Ordering::Less => low = mid + 1,
                 core::cmp::Ordering::Greater => high = mid,
             }
         }
         None
+    }
+
+    /// Whether a token stands for a byte that has no character (SentencePiece's `<0x0A>`).
+    pub(super) fn is_byte(&self, id: u32) -> bool {
+        match self.token_bytes(id) {
+            Some([byte]) => self.byte_id(*byte) == Some(id),
+            _ => false,
+        }
     }
 
     pub(super) const fn has(&self, flag: u16) -> bool {
@@ -463,8 +477,8 @@ const fn check_kind(h: &Header) -> Result<(), Error> {
             {
                 return fail("byte-level BPE with a part of SentencePiece");
             }
-            if matches!(pre, PreTokenizer::Digits) && h.flags & ADD_PREFIX_SPACE != 0 {
-                return fail("a space before each digit");
+            if !matches!(pre, PreTokenizer::Gpt2) && h.flags & ADD_PREFIX_SPACE != 0 {
+                return fail("a prefix that does not go with the pre-tokeniser");
             }
         }
         MODEL_CHAR_BPE => {

@@ -44,7 +44,7 @@ impl Class {
 }
 
 /// Whether `c` lies in the set whose boundaries are listed plane by plane: in after an odd number of them.
-fn within(planes: &[&[u16]], c: char) -> bool {
+pub(super) fn within(planes: &[&[u16]], c: char) -> bool {
     let c = c as u32;
     let Some(boundaries) = planes.get((c >> 16) as usize) else {
         return false;
