@@ -23,6 +23,7 @@
 //! |---|---|---|---|
 //! | norm, square | x flushed: 2^-48 (a local copy; the residual keeps its value) | 2^-96 | no cancellation; /n (n <= 2^28) 2^-124, then + eps >= 2^-40 |
 //! | norm, output | x 2^-48, inv in \[2^-64, 2^20\], w 2^-24 | x\*inv 2^-112; \*w may underflow | flushed at once: (1) |
+//! | QK norm | q, k (linear outputs) 2^-48, n = head_dim | as norm, square | as norm; flushed, so that RoPE, or the scores of a layer without it, see 0 or 2^-48 |
 //! | activation panel | amax 2^-40, inv = 127/amax > 2^-122 | x\*inv only where \|x\| >= amax \* 2^-20: 2^-14; sx 2^-47 | the rest of the group is 0 without a product |
 //! | q8 row | scale f16 2^-14, sx \* 2^scale_exp 2^-57 | sw\*sx 2^-71, times an integer | 2^-94; bias 2^-24; flushed after bias and LoRA |
 //! | f16, f32 row, head | w 2^-24, x 2^-48 | 2^-72 | 2^-95; flushed after bias and LoRA |
