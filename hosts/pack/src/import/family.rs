@@ -289,12 +289,16 @@ impl Family {
                 (false, _) => 0,
                 (true, Some(w)) if w > 0 => w,
                 (true, _) => {
-                    let stated = json
-                        .get("sliding_window")
-                        .map_or("missing".into(), Value::to_string);
+                    let why = match json.get("sliding_window") {
+                        None => "sliding_window is missing".into(),
+                        Some(Value::Number(n)) if window.is_none() => {
+                            format!("use_sliding_window is not true for sliding_window {n}")
+                        }
+                        Some(v) => format!("sliding_window is {v}"),
+                    };
                     return Err(json.refuse(
-                        format!("layer {i} has sliding window attention, but sliding_window is {stated}"),
-                        "state sliding_window (and use_sliding_window) as the base was trained with",
+                        format!("layer {i} has sliding window attention, but {why}"),
+                        "state sliding_window and use_sliding_window as the base was trained with",
                     ));
                 }
             };

@@ -36,6 +36,17 @@ impl Checkpoint {
         Self { root }
     }
 
+    /// The small model of a family with its experts; paths keep their meaning.
+    pub fn family(name: &str) -> Self {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let case = super::fixtures()
+            .join("families")
+            .join(format!("case-{name}"));
+        copy(&case, &root.path().join("case"));
+        copy(&case.join("base"), &root.path().join("base"));
+        Self { root }
+    }
+
     pub fn path(&self, part: &str) -> PathBuf {
         self.root.path().join(part)
     }
