@@ -68,7 +68,9 @@ pub fn session(model: Model<'_>, arena: &mut [u8], random: &mut Random) -> u32 {
         Ok(s) => s,
         Err(e) => {
             let too_large = matches!(e, Error::ArenaTooSmall { .. }) && needed > REPLAY_ARENA;
-            assert!(too_large, "{e}");
+            let too_long = matches!(e, Error::Option { .. })
+                && model.window().is_some_and(|w| w < options.context);
+            assert!(too_large || too_long, "{e}");
             return 0;
         }
     };

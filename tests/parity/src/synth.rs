@@ -68,9 +68,25 @@ pub struct Expert {
     pub targets: Vec<&'static str>,
 }
 
+/// What a layer has beside the common parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: `llama`.
+    Llama,
+    /// A norm on each head of q and k: `qwen3`.
+    Qwen3,
+    /// Biases, and only the layers of this mask are rotated: `smollm3`.
+    SmolLm3 {
+        /// Bit n for layer n.
+        rotated: u32,
+    },
+}
+
 /// Shapes and options of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
+    /// Its family.
+    pub kind: Kind,
     /// The seed of all weights.
     pub seed: u64,
     /// Width of the residual stream.
@@ -111,6 +127,7 @@ pub const MODULES: [(&str, &str); 7] = [
 impl Checkpoint {
     /// A small Llama, its head tied, without experts.
     pub const SMALL: Checkpoint = Checkpoint {
+        kind: Kind::Llama,
         seed: 1,
         hidden: 64,
         vocab: 61,
@@ -178,10 +195,20 @@ impl Checkpoint {
                 let shape = self.shape(module);
                 let name = format!("model.layers.{n}.{path}.weight");
                 add(name, &shape, 0.0, 1.0 / (shape[1] as f32).sqrt());
+                if matches!(self.kind, Kind::SmolLm3 { .. }) {
+                    let name = format!("model.layers.{n}.{path}.bias");
+                    add(name, &shape[..1], 0.0, 0.3);
+                }
+            }
+            for norm in ["q_norm", "k_norm"] {
+                if self.kind == Kind::Qwen3 {
+                    let name = format!("model.layers.{n}.self_attn.{norm}.weight");
+                    add(name, &[self.head_dim], 1.0, 0.2);
+                }
             }
         }
         save(&folder.join("model.safetensors"), &tensors);
-        let config = json!({
+        let mut config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama",
             "vocab_size": self.vocab, "hidden_size": self.hidden,
             "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
@@ -191,6 +218,18 @@ impl Checkpoint {
             "rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": false,
             "mlp_bias": false, "torch_dtype": "float32",
         });
+        let family = match self.kind {
+            Kind::Llama => json!({}),
+            Kind::Qwen3 => json!({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}),
+            Kind::SmolLm3 { rotated } => json!({
+                "architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3",
+                "attention_bias": true, "mlp_bias": true,
+                "no_rope_layers": (0..self.layers).map(|n| rotated >> n & 1).collect::<Vec<_>>(),
+            }),
+        };
+        for (key, value) in family.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         write(&folder.join("config.json"), config.to_string().as_bytes());
     }
 

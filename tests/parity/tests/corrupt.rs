@@ -19,12 +19,17 @@ const ARENA: usize = 8 << 20;
 fn bases() -> Vec<(String, File)> {
     let portable = |s: Storage| s.target(Target::Portable);
     let case = |name: &str, s: Storage| (format!("{name}-{}", s.name()), Case::open(name).pack(s));
+    let family = |name: &str, s: Storage| {
+        let file = Case::family(name).pack(s);
+        (format!("case-{name}-{}", s.name()), file)
+    };
     let intent = |s: Storage| (format!("intent-{}", s.name()), fixture::intent(s));
     vec![
         intent(portable(Storage::Q8)),
         intent(Storage::Q8),
         case("case-layerwise-top2", portable(Storage::Q8)),
         case("case-qwen2-embedding", Storage::F16),
+        family("qwen3", portable(Storage::Q8)),
     ]
 }
 

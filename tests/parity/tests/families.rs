@@ -8,9 +8,11 @@
 mod against;
 
 use against::{GENERATED, LOGITS, check, largest_difference};
+use parity::adversarial::Folder;
 use parity::subject::Subject;
-use parity::{Case, Guesses, Mode, Setup, Storage, Text, run};
+use parity::{Case, File, Guesses, Mode, Setup, Storage, Text, fixture, run};
 use pleach::{Caches, Error, KvType, Routing, Session, SessionOptions, Speculate};
+use serde_json::json;
 
 fn every_family(what: impl Fn(&Case) -> Result<String, String>) {
     let mut failed = Vec::new();
@@ -85,17 +87,57 @@ fn base_alone() {
     });
 }
 
-/// The fixtures must show what they are for: a logit that moves with each feature is not a test of the feature
-/// unless the model has it.
+/// The fixtures would show a feature that is not followed: with one key changed so that it is left out, the
+/// base's logits are off by far more than the tolerance.
+#[test]
+fn each_feature_shows() {
+    for (name, key, value) in [
+        ("llama32", "rope_scaling", json!(null)),
+        ("llama32", "rope_theta", json!(10000.0)),
+        ("qwen25", "model_type", json!("llama")),
+        ("qwen3", "model_type", json!("llama")),
+        ("smollm3", "no_rope_layers", json!([1, 1, 1, 1])),
+        ("smollm3", "no_rope_layers", json!([1, 0, 1, 1])),
+    ] {
+        let case = Case::family(name);
+        let folder = Folder::new("family");
+        let weights = "model.safetensors";
+        std::fs::create_dir_all(&folder.0).expect("a folder");
+        std::fs::copy(case.base().join(weights), folder.0.join(weights)).expect("a copy");
+        let config = std::fs::read(case.base().join("config.json")).expect("config.json");
+        let mut config = fixture::json(&config);
+        config[key] = value;
+        std::fs::write(folder.0.join("config.json"), config.to_string()).expect("config.json");
+        let prompt = case.tokens("prompt");
+        let wrong = File::pack(&Storage::F16.options(&folder.0, None));
+        let setup = Setup {
+            caches: Caches::One,
+            ..Setup::exact(KvType::F32)
+        };
+        let trace = run(
+            wrong.model(),
+            &Mode::whole(7),
+            &setup,
+            &Text::new(&prompt, 1),
+        );
+        let theirs = case.floats("base_logits");
+        let d = largest_difference("logits", &trace.expect("a text").logits, &theirs);
+        assert!(d.expect("as many") > 0.1, "{name}: {key} does not show");
+    }
+}
+
+/// What the models are known for, in the file.
 #[test]
 fn each_family_has_what_it_is_known_for() {
-    let record = |name: &str| Case::family(name).pack(Storage::F16);
-    let config = |name: &str| record(name).model().config();
-    let (qwen3, smollm3) = (config("qwen3"), config("smollm3"));
-    assert_ne!(qwen3.head_dim * qwen3.heads, qwen3.hidden);
-    assert!(smollm3.tied && config("llama32").tied && config("smollm2").tied);
-    assert!(!config("tinyllama").tied);
-    assert_eq!(record("mistral").model().window(), Some(48));
+    let file = |name: &str| Case::family(name).pack(Storage::F16);
+    let (qwen3, smollm3) = (file("qwen3"), file("smollm3"));
+    let c = qwen3.model().config();
+    assert_ne!(c.head_dim * c.heads, c.hidden);
+    assert!(
+        smollm3.model().config().tied,
+        "transformers does not write what is its default"
+    );
+    assert_eq!(file("mistral").model().window(), Some(48));
     for name in [
         "llama32",
         "smollm2",
@@ -104,7 +146,7 @@ fn each_family_has_what_it_is_known_for() {
         "qwen3",
         "smollm3",
     ] {
-        assert_eq!(record(name).model().window(), None, "{name}");
+        assert_eq!(file(name).model().window(), None, "{name}");
     }
 }
 

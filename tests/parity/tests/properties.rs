@@ -1,7 +1,7 @@
 //! Properties that hold for any row of scalings, any activation, any shape of checkpoint.
 
 use parity::adversarial::Folder;
-use parity::synth::{Checkpoint, Expert, MODULES};
+use parity::synth::{Checkpoint, Expert, Kind, MODULES};
 use parity::{Guesses, Mode, Setup, Storage, Text, run};
 use pleach::kernels::panel;
 use pleach::math::{softmax_kept, softmax_scalings};
@@ -134,6 +134,14 @@ fn expert() -> impl Strategy<Value = Expert> {
     })
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        Just(Kind::Llama),
+        Just(Kind::Qwen3),
+        (0u32..4).prop_map(|rotated| Kind::SmolLm3 { rotated }),
+    ]
+}
+
 fn checkpoint() -> impl Strategy<Value = Checkpoint> {
     let sizes = (
         2usize..45,
@@ -152,12 +160,14 @@ fn checkpoint() -> impl Strategy<Value = Checkpoint> {
         any::<bool>(),
         0usize..5,
         any::<bool>(),
+        kind(),
     );
     (sizes, rest).prop_map(|(sizes, rest)| {
         let (hidden, vocab, intermediate, kv_heads, sharing, half, layers) = sizes;
-        let (seed, tied, experts, depth, layerwise, top_k, topk_softmax) = rest;
+        let (seed, tied, experts, depth, layerwise, top_k, topk_softmax, kind) = rest;
         let k = top_k.min(experts.len());
         Checkpoint {
+            kind,
             seed: seed >> 20,
             hidden,
             vocab,
