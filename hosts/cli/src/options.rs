@@ -20,7 +20,7 @@ const LONGEST: u32 = 131_072;
 type Parsed<T> = std::result::Result<T, BadValue>;
 
 /// Options of a session.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Session")]
 pub(crate) struct SessionArgs {
     /// Expert file in the place of the model's expert of its class; may be repeated
@@ -311,6 +311,19 @@ impl SessionArgs {
         }
     }
 
+    /// The routing that was asked for.
+    pub(crate) fn routing(&self) -> Option<&RoutingChoice> {
+        self.routing.as_ref()
+    }
+
+    /// The same options with another routing.
+    pub(crate) fn with_routing(&self, choice: RoutingChoice) -> Self {
+        Self {
+            routing: Some(choice),
+            ..self.clone()
+        }
+    }
+
     /// The numbers of threads that were given.
     pub(crate) fn thread_counts(&self) -> Option<Vec<usize>> {
         let counts = self.threads.as_ref()?.0.iter();
@@ -345,8 +358,7 @@ impl SessionArgs {
             Some(Speculate::Held) => Speculate::Held,
             _ => Speculate::Off,
         };
-        let config = model.config();
-        let context = self.context.unwrap_or(config.max_position.clamp(1, 2048));
+        let context = self.context(model)?;
         Ok(Plan {
             session: SessionOptions {
                 context,
@@ -370,6 +382,20 @@ impl SessionArgs {
             },
             notes: self.notes(model, context),
         })
+    }
+
+    /// Tokens of a session: as asked for, or what the base was made for, at most 2048; never beyond its
+    /// attention window, inside which attention is full.
+    fn context(&self, model: &Model<'_>) -> Result<u32> {
+        let made_for = model.config().max_position.clamp(1, 2048);
+        match (self.context, model.window()) {
+            (Some(n), Some(window)) if n > window => Err(Failure::refused(
+                format!("--context {n}: the base's attention window is {window} tokens"),
+                format!("use --context {window} or less: sliding windows are not computed"),
+            )),
+            (Some(n), _) => Ok(n),
+            (None, window) => Ok(made_for.min(window.unwrap_or(made_for))),
+        }
     }
 
     fn chosen(&self, file: &Path, model: &Model<'_>) -> Result<Option<Routing<'_>>> {
