@@ -234,17 +234,24 @@ pub fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("bad JSON: {e}"))
 }
 
-/// An f32 tensor of a safetensors file.
+/// A tensor of a safetensors file, f32 or f16.
 pub fn floats(file: &[u8], tensor: &str) -> Vec<f32> {
     let file = SafeTensors::deserialize(file).expect("a safetensors file");
     let t = file.tensor(tensor).expect(tensor);
-    assert_eq!(t.dtype(), Dtype::F32, "{tensor}");
-    t.data()
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|b| f32::from_le_bytes(*b))
-        .collect()
+    let data = t.data();
+    match t.dtype() {
+        Dtype::F32 => {
+            let values = data.as_chunks::<4>().0.iter();
+            values.map(|b| f32::from_le_bytes(*b)).collect()
+        }
+        Dtype::F16 => {
+            let values = data.as_chunks::<2>().0.iter();
+            values
+                .map(|b| pleach::math::from_f16(u16::from_le_bytes(*b)))
+                .collect()
+        }
+        other => panic!("{tensor} is {other:?}"),
+    }
 }
 
 /// An int64 tensor of a safetensors file.

@@ -4,6 +4,9 @@
 //! * [`mode`]: the ways in which a session can do the same work; [`mode::run`] does it.
 //! * [`trace`]: what a run leaves behind, its hash, the first difference of two.
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
+//! * [`quality`]: perplexity, and divergence from a reference.
+//! * [`smol`]: SmolLM2 with four trained experts.
+//! * [`hostile`]: the parsers of files as the fuzzer calls them.
 //! * [`reseal`]: blobs taken apart and put together again.
 //! * [`subject`]: the model files and texts that must have one hash over all modes.
 //! * [`synth`]: checkpoints of any shape, from a seed.
@@ -11,11 +14,14 @@
 pub mod adversarial;
 pub mod drive;
 pub mod fixture;
+pub mod hostile;
 pub mod memory;
 pub mod mode;
 pub mod mutate;
+pub mod quality;
 pub mod random;
 pub mod reseal;
+pub mod smol;
 pub mod subject;
 pub mod synth;
 pub mod trace;
