@@ -9,7 +9,7 @@
 //! | `pre_tokenizer` | see [the kinds](self#kinds) | others |
 //! | `normalizer` | none; `NFC`; a `Sequence` of `Prepend` and `Replace` (`▁`) | others |
 //! | `post_processor` | none, `ByteLevel`, `TemplateProcessing` with at most one token on each side, a `Sequence` of them | others |
-//! | `added_tokens` | `special`, `normalized`, `lstrip`, `rstrip` | `single_word`; `normalized` where NFC changes the content |
+//! | `added_tokens` | `special`, `normalized`, `lstrip`, `rstrip` | `single_word` |
 //! | `truncation`, `padding` | none | others |
 //!
 //! # Kinds

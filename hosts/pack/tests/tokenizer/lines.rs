@@ -52,7 +52,7 @@ const SPACES: [&str; 27] = [
     "\u{205f}", "\u{3000}", "\u{200b}", "\u{feff}", "\u{2060}", "\u{180e}",
 ];
 
-const PIECES: [&str; 50] = [
+const PIECES: [&str; 66] = [
     "the",
     "The",
     "light",
@@ -103,9 +103,25 @@ const PIECES: [&str; 50] = [
     "—",
     "\u{0}\u{1}\u{7f}",
     "\u{fffd}",
+    "fn main() {\n    let x: u32 = 0x1F;\n\t// done\n}\r\n",
+    "if (a[i] != b->c) { return \"%d\\n\"; }",
+    "'ſ'LL'Ve",
+    "▁",
+    "▁▁x",
+    "<0x41>",
+    "<0x0A",
+    "\u{1100}\u{1161}\u{11a8}",
+    "o\u{302}\u{301}\u{323}",
+    "\u{1d15e}\u{958}\u{fb2c}",
+    "\u{f900}\u{2126}\u{212b}",
+    "ạ\u{302}\u{315}\u{300}",
+    "\u{9c7}\u{9be}\u{bc6}\u{bbe}",
+    "\u{5d0}\u{5bc}\u{5b7}",
+    "🏴\u{e0067}\u{e0062}\u{e007f}",
+    "🧑🏿\u{200d}🚀",
 ];
 
-const SPECIALS: [&str; 14] = [
+const SPECIALS: [&str; 18] = [
     "<s>",
     "</s>",
     "<pad>",
@@ -120,6 +136,10 @@ const SPECIALS: [&str; 14] = [
     "abc",
     "abcd",
     "abcde",
+    "<|l|>",
+    " <|r|> ",
+    "\n<|lr|>\u{3000}\t",
+    "▁<|r|>",
 ];
 
 fn piece(random: &mut Random, line: &mut String) {
@@ -136,6 +156,22 @@ fn piece(random: &mut Random, line: &mut String) {
         ),
         4..=6 => line.push_str(random.pick(&SPACES)),
         7 => line.push_str(random.pick(&SPECIALS)),
+        8 if random.below(4) == 0 => line.extend(
+            (0..1 + random.below(5))
+                .filter_map(|_| char::from_u32(0x300 + random.below(0x70) as u32)),
+        ),
+        9 if random.below(400) == 0 => {
+            let word = random.pick(&[
+                "lalala",
+                "qwertzu",
+                "é",
+                "\u{301}\u{323}",
+                "漢字",
+                "\u{a0}",
+                "👍",
+            ]);
+            line.extend([word].into_iter().cycle().take(100 + random.below(300)));
+        }
         _ => line.push_str(random.pick(&PIECES)),
     }
 }

@@ -110,7 +110,7 @@ fn rules() {
     let cases: [(usize, &[u8], &str); 19] = [
         (0, &[2], "version"),
         (2, &[0], "model"),
-        (3, &[2], "pre-tokeniser"),
+        (3, &[7], "pre-tokeniser"),
         (5, &[1], "flag"),
         (6, &[3], "width"),
         (24, &[0xff; 4], "2^31"),

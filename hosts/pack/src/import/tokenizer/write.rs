@@ -2,13 +2,13 @@
 
 use super::alphabet::{bytes_of, letters};
 use super::merges;
-use super::source::{Model, Prefix, Source, TokenKind};
+use super::source::{AddedToken, Model, Prefix, Source, TokenKind};
 use crate::error::{PackError, Result};
 use pleach::tokenizer::format::{
     ADD_PREFIX_SPACE, Header, IGNORE_MERGES, LSTRIP, MODEL_BYTE_BPE, MODEL_CHAR_BPE, NO_TOKEN,
     PREFIX_EVERY, PREFIX_FIRST, RSTRIP, SPECIAL, STRIP_SPACE, VERSION,
 };
-use pleach::tokenizer::{Normalizer, Tokenizer};
+use pleach::tokenizer::{Normalizer, Tokenizer, nfc};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Most tokens. The bound keeps a stray number from asking for a table of 2^32 rows.
@@ -171,24 +171,16 @@ impl Text {
             .filter(|a| a.special)
             .map(|a| a.content.as_str())
             .collect();
-        let mut normal: HashMap<u32, String> = HashMap::new();
-        for a in &source.added {
-            if a.normalized {
-                normal.insert(a.token, normalized(source, &a.content)?);
-            }
-        }
         let bytes_of = bytes_of();
         let mut bytes = Vec::new();
         let mut starts = Vec::new();
-        for (token, id) in source.tokens.iter().zip(0..) {
+        for token in &source.tokens {
             let flag = match special.contains(token.spelling.as_str()) {
                 true => SPECIAL,
                 false => 0,
             };
             starts.push(bytes.len() as u32 | flag);
-            // An added token is decoded as it is after normalisation.
-            let spelling = normal.get(&id).unwrap_or(&token.spelling);
-            bytes.extend(decoded(source, &bytes_of, spelling));
+            bytes.extend(decoded(source, &bytes_of, &token.spelling));
         }
         starts.push(bytes.len() as u32);
         let mut text = Self {
@@ -196,10 +188,12 @@ impl Text {
             starts,
             groups: [vec![], vec![]],
         };
-        let mut rows: Vec<_> = source.added.iter().collect();
-        rows.sort_by(|a, b| content(source, a, &normal).cmp(&content(source, b, &normal)));
-        for a in rows {
-            let content = content(source, a, &normal);
+        let mut rows = Vec::new();
+        for a in &source.added {
+            rows.push((content(source, a)?, a));
+        }
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        for (content, a) in rows {
             let (start, length) = text.place(a.token, content.as_bytes());
             let when = |flag: u32, on: bool| if on { flag } else { 0 };
             text.groups[usize::from(a.normalized)].push(Row {
@@ -235,36 +229,23 @@ impl Text {
 }
 
 /// What is looked for in the text.
-fn content(
-    source: &Source,
-    added: &super::source::AddedToken,
-    normal: &HashMap<u32, String>,
-) -> String {
-    match normal.get(&added.token) {
-        Some(content) if added.normalized => match source.normalizer {
-            Normalizer::Spaces => content.replace('▁', " "),
-            _ => content.clone(),
-        },
-        _ => added.content.clone(),
-    }
-}
-
-/// An added token's content as the normaliser makes it.
-fn normalized(source: &Source, content: &str) -> Result<String> {
+fn content(source: &Source, added: &AddedToken) -> Result<String> {
+    let content = &added.content;
     match source.normalizer {
-        Normalizer::None => Ok(content.into()),
-        Normalizer::Spaces => {
+        Normalizer::Spaces if added.normalized => {
             let prefix = match source.prefix {
                 Prefix::Never => "",
-                _ => "▁",
+                _ => " ",
             };
-            Ok(format!("{prefix}{}", content.replace(' ', "▁")))
+            Ok(format!("{prefix}{}", content.replace('▁', " ")))
         }
-        Normalizer::Nfc if content.is_ascii() => Ok(content.into()),
-        Normalizer::Nfc => Err(refuse(
-            source,
-            format!("added_tokens: normalized: {content:?} after NFC is not supported"),
-        )),
+        Normalizer::Nfc if added.normalized => {
+            let mut normal = vec![0; 3 * content.len()];
+            let len = nfc(content.as_bytes(), &mut normal).unwrap_or(0);
+            normal.truncate(len);
+            String::from_utf8(normal).map_err(|e| refuse(source, e))
+        }
+        _ => Ok(content.clone()),
     }
 }
 
