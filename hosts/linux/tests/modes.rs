@@ -1,8 +1,6 @@
 //! Generation and traces over the intent model: every way through it gives the same bits.
 
-use pleach::{
-    Budget, Counters, Inline, KvType, Model, Routing, SessionOptions, Speculate,
-};
+use pleach::{Budget, Counters, Inline, KvType, Model, Routing, SessionOptions, Speculate};
 use pleach_linux::{
     Arena, ClaimOrder, End, Limits, ModelFile, ScopedThreads, Setup, Trace, TraceError,
     TraceOptions, generate, trace,
