@@ -7,11 +7,11 @@
 //! ```
 //!
 //! The prompt follows from the vocabulary, so that the lines depend on the file alone. Rows of exact routing
-//! must have one hash; that is checked here too. Exit codes: 0 done, 1 a failure, 2 wrong usage.
+//! must have one hash, and so must those that are sampled; that is checked here too. Exit codes: 0 done, 1 a failure, 2 wrong usage.
 
 use parity::subject::Subject;
 use parity::{File, Guesses, Mode, Setup, Storage, Text, run};
-use pleach::{Caches, KvType, Routing, Speculate};
+use pleach::{Caches, KvType, Routing, Sampling, Speculate};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,18 +55,40 @@ struct Row {
     mode: Mode,
     routing: Routing<'static>,
     caches: Caches,
+    /// Whether its tokens are drawn with [`sampling`].
+    sampled: bool,
 }
 
-/// The rows. The first ones are exact and must agree.
+/// All options of a draw.
+fn sampling() -> Sampling {
+    Sampling {
+        temperature: 0.8,
+        top_k: 40,
+        top_p: 0.95,
+        min_p: 0.01,
+        repetition_penalty: 1.1,
+        presence_penalty: 0.1,
+        frequency_penalty: 0.1,
+        seed: 42,
+        ..Sampling::GREEDY
+    }
+}
+
+/// The rows. The exact ones must agree, greedy and sampled.
 fn rows() -> Vec<Row> {
     let row = |name, mode, routing, caches| Row {
         name,
         mode,
         routing,
         caches,
+        sampled: false,
     };
     let exact = |name, mode| row(name, mode, Routing::Exact, Caches::Two);
     let natural = Guesses::Natural;
+    let sampled = |row: Row| Row {
+        sampled: true,
+        ..row
+    };
     let whole = Mode::whole(7);
     vec![
         exact("decode-exact", Mode::NAIVE),
@@ -81,6 +103,15 @@ fn rows() -> Vec<Row> {
         ),
         exact("bounded-step", whole.budget(1000)),
         exact("threads", whole.threads(3)),
+        exact(
+            "speculate-auto",
+            whole.speculating(Speculate::Auto, natural),
+        ),
+        sampled(exact("sampled", Mode::NAIVE)),
+        sampled(exact(
+            "sampled-auto",
+            whole.speculating(Speculate::Auto, natural),
+        )),
         row("every-3", whole, Routing::Every(3), Caches::Two),
         row("lag", whole, Routing::Lag, Caches::Two),
         row("prompt", whole, Routing::Prompt, Caches::One),
@@ -113,21 +144,28 @@ fn hash_file(path: &Path) -> Result<(), String> {
     let vocab = model.config().vocab as usize;
     let prompt: Vec<u32> = (0..11).map(|i| ((i * 13 + 5) % vocab) as u32).collect();
     for (kv, kv_name) in [(KvType::F32, "f32"), (KvType::F16, "f16")] {
-        let mut exact = None;
+        let (mut exact, sampling) = ([None; 2], sampling());
         for row in rows() {
             let setup = Setup {
                 caches: row.caches,
                 routing: Some(row.routing),
                 ..Setup::exact(kv)
             };
+            let greedy = Text::new(&prompt, 4);
             let text = Text {
                 wrong: vocab as u32 - 1,
-                ..Text::new(&prompt, 4)
+                sampling: if row.sampled {
+                    &sampling
+                } else {
+                    greedy.sampling
+                },
+                ..greedy
             };
             let hash = run(model, &row.mode, &setup, &text)
                 .map_err(|e| fails(&e))?
                 .hash();
             println!("{name} {} {kv_name} {hash:016x}", row.name);
+            let exact = &mut exact[usize::from(row.sampled)];
             if row.routing == Routing::Exact && *exact.get_or_insert(hash) != hash {
                 return Err(fails(&format!("{} is not the naive answer", row.name)));
             }
