@@ -172,7 +172,7 @@ impl TensorFile {
             convert(&piece, &mut data);
             left -= piece.len();
         }
-        check_values(&self.path, name, cols, &data)?;
+        check_values(&self.path, name, cols, data.iter().copied())?;
         Ok(Matrix { rows, cols, data })
     }
 }
@@ -202,12 +202,17 @@ fn bf16_values(bytes: &[u8], out: &mut Vec<f32>) {
 }
 
 /// Refuses values that the file format cannot hold, by tensor and index.
-pub(crate) fn check_values(path: &Path, name: &str, cols: usize, data: &[f32]) -> Result<()> {
-    let Some(i) = data.iter().position(|v| v.is_nan() || v.abs() > LARGEST) else {
+pub(crate) fn check_values(
+    path: &Path,
+    name: &str,
+    cols: usize,
+    values: impl IntoIterator<Item = f32>,
+) -> Result<()> {
+    let bad = |v: f32| v.is_nan() || v.abs() > LARGEST;
+    let Some((i, v)) = values.into_iter().enumerate().find(|(_, v)| bad(*v)) else {
         return Ok(());
     };
     let (file, row, col) = (path.display(), i / cols, i % cols);
-    let v = data.get(i).copied().unwrap_or_default();
     Err(if v.is_finite() {
         PackError::refused(
             format!("{file}: tensor {name}[{row}, {col}] is {v:e}, the limit is {LARGEST}"),

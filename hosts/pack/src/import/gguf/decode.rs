@@ -162,3 +162,45 @@ pub(super) fn q6_k(bytes: &[u8], out: &mut Vec<f32>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::import::gguf::file::Gguf;
+    use crate::import::gguf::types::TYPES;
+    use safetensors::SafeTensors;
+    use std::path::Path;
+
+    /// Random blocks of every type, scales from 0 and subnormal to the largest, and blocks that the `gguf`
+    /// package quantised: its values, bit for bit.
+    #[test]
+    fn every_type_as_the_gguf_package() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/gguf");
+        let mut file = Gguf::open(&folder.join("blocks.gguf")).expect("blocks.gguf");
+        let bytes = std::fs::read(folder.join("blocks.safetensors")).expect("read");
+        let expected = SafeTensors::deserialize(&bytes).expect("safetensors");
+        assert_eq!(expected.len(), TYPES.len());
+        for kind in &TYPES {
+            let expected = expected.tensor(kind.name).expect(kind.name);
+            let values: Vec<f32> = expected
+                .data()
+                .chunks(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
+            let name = format!("blocks.{}", kind.name);
+            assert_eq!(
+                file.required(&name).expect("tensor").kind.number,
+                kind.number
+            );
+            // In one piece and block by block.
+            for piece in [usize::MAX, kind.bytes] {
+                let mut ours = Vec::new();
+                file.pieces(&name, piece, |b| (kind.decode)(b, &mut ours))
+                    .expect("read");
+                assert_eq!(ours.len(), values.len());
+                for (i, (a, b)) in ours.iter().zip(&values).enumerate() {
+                    assert_eq!(a.to_bits(), b.to_bits(), "{} value {i}: {a} {b}", kind.name);
+                }
+            }
+        }
+    }
+}

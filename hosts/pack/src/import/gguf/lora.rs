@@ -107,7 +107,7 @@ impl Tensors {
         let mut data = Vec::with_capacity(rows * cols);
         self.file
             .pieces(name, usize::MAX, |bytes| decode(bytes, &mut data))?;
-        check_values(self.file.path(), name, cols, &data)?;
+        check_values(self.file.path(), name, cols, data.iter().copied())?;
         Ok(Matrix { rows, cols, data })
     }
 }

@@ -97,7 +97,7 @@ impl Source for Weights {
         let decode = self.file.check(&name, rows, cols)?.kind.decode;
         let mut data = Vec::with_capacity(rows * cols);
         self.rows(&name, rows, cols, |bytes| decode(bytes, &mut data))?;
-        check_values(self.file.path(), &name, cols, &data)?;
+        check_values(self.file.path(), &name, cols, data.iter().copied())?;
         Ok(Matrix { rows, cols, data })
     }
 
@@ -122,9 +122,7 @@ impl Source for Weights {
         let mut scales = Vec::with_capacity(rows * cols / BLOCK);
         self.rows(&name, rows, cols, |bytes| take(bytes, &mut q, &mut scales))?;
         let exact = Q8::of_blocks(q, scales, BLOCK);
-        let largest = exact.values().fold(0.0f32, |m, v| m.max(v.abs()));
-        // A scale that is not finite gives values that are not.
-        check_values(self.file.path(), &name, cols, &[largest])?;
+        check_values(self.file.path(), &name, cols, exact.values())?;
         Ok(Some(exact))
     }
 

@@ -1,0 +1,108 @@
+//! Adapters that convert_lora_to_gguf.py's rules made of PEFT's folders.
+
+use crate::common::edit::{Checkpoint, refusal};
+use crate::common::fixtures;
+use crate::common::reader::{Expert, File};
+use crate::gguf;
+use pleach_pack::{AdapterQuant, PackOptions, Silent, pack};
+use std::path::PathBuf;
+
+fn expert(base: &str, adapter: PathBuf) -> Expert {
+    let mut o = PackOptions::new(fixtures().join(base));
+    o.adapters = vec![("key".into(), adapter)];
+    o.adapter_quant = Some(AdapterQuant::F32);
+    let bytes = pack(&o, &mut Silent)
+        .unwrap_or_else(|e| panic!("{e}"))
+        .bytes;
+    File::read(&bytes).experts().remove(0)
+}
+
+/// The same sites, ranks, scales and values.
+fn same(base: &str, folder: &str, file: &str) {
+    let ours = expert(base, gguf(&format!("lora/{file}.gguf")));
+    let peft = expert(base, fixtures().join(folder));
+    assert_eq!((ours.name.as_str(), ours.key.as_str()), (file, "key"));
+    assert_eq!(ours.sites.len(), peft.sites.len());
+    for (a, b) in ours.sites.iter().flatten().zip(peft.sites.iter().flatten()) {
+        assert_eq!((a.rank, a.scale), (b.rank, b.scale), "{file}");
+        assert!(a.a.bytes == b.a.bytes && a.b.bytes == b.b.bytes, "{file}");
+    }
+}
+
+#[test]
+fn pefts_folders() {
+    let (llama, qwen3) = ("families/case-llama32", "families/case-qwen3");
+    for n in 0..3 {
+        let (base, folder) = (format!("{llama}/base"), format!("{llama}/experts/{n}"));
+        same(&base, &folder, &format!("llama32-{n}"));
+    }
+    same(
+        &format!("{qwen3}/base"),
+        &format!("{qwen3}/experts/0"),
+        "qwen3-0",
+    );
+}
+
+/// At the embedding A lies transposed.
+#[test]
+fn an_embedding_site() {
+    same("peft/base-llama", "peft/experts/llama-f", "llama-f");
+}
+
+#[test]
+fn over_a_gguf_base_and_under_the_classifier() {
+    let c = Checkpoint::family("llama32");
+    let mut o = c.options();
+    let from_folders = pack(&o, &mut Silent).expect("packs").bytes;
+    o.base = gguf("llama32.gguf");
+    for n in 0..3 {
+        let file = gguf(&format!("lora/llama32-{n}.gguf"));
+        o.adapters.push((n.to_string(), file));
+    }
+    let from_files = pack(&o, &mut Silent).expect("packs").bytes;
+    let [a, b] = [from_folders, from_files].map(|bytes| File::read(&bytes));
+    assert!(a.section(5) == b.section(5));
+    for (a, b) in a.experts().iter().zip(&b.experts()) {
+        for (a, b) in a.sites.iter().flatten().zip(b.sites.iter().flatten()) {
+            assert!(a.scale == b.scale && a.a.bytes == b.a.bytes && a.b.bytes == b.b.bytes);
+        }
+    }
+}
+
+/// Without alpha llama.cpp takes A and B as they are.
+#[test]
+fn no_alpha() {
+    let base = "families/case-llama32/base";
+    let e = expert(base, gguf("lora/llama32-no-alpha.gguf"));
+    assert!(e.sites.iter().flatten().all(|s| s.scale == 1.0));
+}
+
+#[test]
+fn refused() {
+    let says = |base: PathBuf, adapter: &str, words: &[&str]| {
+        let mut o = PackOptions::new(base);
+        o.adapters = vec![("a".into(), gguf(adapter))];
+        let e = refusal(&o);
+        for w in words {
+            assert!(e.cause.contains(w), "{e}: {w}");
+        }
+    };
+    let base = gguf("llama32.gguf");
+    says(
+        base.clone(),
+        "qwen3.gguf",
+        &["general.type is model", "adapter"],
+    );
+    says(
+        base.clone(),
+        "lora/nothing.gguf",
+        &["nothing.gguf", "does not exist"],
+    );
+    // Of another base: by shape, and by layers that are not there.
+    says(base, "lora/qwen3-0.gguf", &["lora_a", "shape"]);
+    let one_layer = gguf("exact.gguf");
+    says(one_layer, "lora/llama32-0.gguf", &["blk.0.", "shape"]);
+    // An adapter as a base.
+    let e = refusal(&PackOptions::new(gguf("lora/llama-f.gguf")));
+    assert!(e.cause.contains("general.type is \"adapter\""), "{e}");
+}
