@@ -112,10 +112,7 @@ pub fn seal(blob: &mut [u8]) {
     for (n, e) in entries(blob).into_iter().enumerate() {
         let Some(r) = range(blob, &e) else { continue };
         if is_expert(&&e) && r.len() >= EXPERT_HEADER_BYTES {
-            let section = &mut blob[r.clone()];
-            let body = crc32(&section[EXPERT_HEADER_BYTES..]);
-            section[60..64].copy_from_slice(&body.to_le_bytes());
-            seal_expert_header(section);
+            seal_expert(&mut blob[r.clone()]);
         }
         let crc = crc32(&blob[r]);
         let at = HEADER_BYTES + n * SECTION_ENTRY_BYTES + 4;
@@ -142,6 +139,13 @@ pub fn seal_tables(blob: &mut [u8]) {
     }
     let crc = crc32(&blob[..60]);
     blob[60..64].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Recomputes both CRCs of an expert, which has at least its header.
+pub fn seal_expert(expert: &mut [u8]) {
+    let body = crc32(&expert[EXPERT_HEADER_BYTES..]);
+    expert[60..64].copy_from_slice(&body.to_le_bytes());
+    seal_expert_header(expert);
 }
 
 fn seal_expert_header(section: &mut [u8]) {

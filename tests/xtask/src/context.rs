@@ -10,7 +10,7 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// The one target folder: excluded crates share it.
     pub(crate) target: PathBuf,
-    /// More sentences through the firmware.
+    /// What takes long, too: fuzzing, more sentences through the firmware.
     pub(crate) full: bool,
 }
 

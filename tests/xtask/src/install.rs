@@ -27,6 +27,8 @@ impl Need {
     pub(crate) const AARCH64_LIBC: Need =
         Need::File("/usr/aarch64-linux-gnu/lib/crt1.o", "libc6-dev-arm64-cross");
     pub(crate) const QEMU_AARCH64: Need = Need::Program("qemu-aarch64", "qemu-user");
+    /// For libFuzzer; the `cc` crate asks for this name.
+    pub(crate) const CPP: Need = Need::Program("c++", "g++");
     pub(crate) const QEMU_ARM: Need = Need::Program("qemu-system-arm", "qemu-system-arm");
 
     pub(crate) fn present(self, cx: &Context) -> bool {
@@ -129,6 +131,13 @@ pub(crate) fn objdump(cx: &Context) -> Option<PathBuf> {
     } else {
         on_path("llvm-objdump")
     }
+}
+
+/// The machine that the compiler builds for unless told.
+pub(crate) fn host(cx: &Context) -> Option<String> {
+    let about = print(cx, &["-vV"])?;
+    let line = about.lines().find_map(|l| l.strip_prefix("host: "));
+    line.map(str::to_owned)
 }
 
 fn target_libdir(cx: &Context, target: &str) -> Option<PathBuf> {

@@ -4,6 +4,7 @@ mod blobs;
 mod context;
 mod cross;
 mod firmware;
+mod fuzz;
 mod install;
 mod nopanic;
 mod qemu;
@@ -12,6 +13,7 @@ mod scan;
 mod steps;
 mod summary;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use context::Context;
 use std::path::PathBuf;
@@ -33,12 +35,33 @@ enum Command {
         /// Install what is missing (rustup; apt-get as root). Every command is shown before it runs
         #[arg(long)]
         install: bool,
-        /// A hundred more sentences through the firmware
+        /// Also what takes long: a minute of fuzzing for each parser, a hundred more sentences through the firmware
         #[arg(long)]
         full: bool,
         /// Steps to run, in the order of the list below
         #[arg(value_name = "STEP", hide_possible_values = true, value_parser = steps::parser())]
         steps: Vec<String>,
+    },
+    /// Let libFuzzer look for inputs that a parser of files does not survive
+    #[command(
+        after_help = "A find is written to target/fuzz/finds/TARGET. Mend what it shows, and keep the input: \
+        tests/fuzz/kept/TARGET/what-was-wrong"
+    )]
+    Fuzz {
+        /// Parsers, all by default
+        #[arg(value_name = "TARGET", value_parser = PossibleValuesParser::new(fuzz::TARGETS))]
+        targets: Vec<String>,
+        /// How long for each
+        #[arg(long, value_name = "N", default_value_t = fuzz::SECONDS)]
+        seconds: u64,
+        /// Run one parser over this file instead
+        #[arg(
+            long,
+            value_name = "FILE",
+            requires = "targets",
+            conflicts_with = "seconds"
+        )]
+        input: Option<PathBuf>,
     },
     /// Pack the intent model again: the demo's blob and the firmware's
     DemoBlob,
@@ -74,6 +97,18 @@ fn main() -> ExitCode {
             return steps::test(&Context::new(full), install, &steps);
         }
         Command::DemoBlob => blobs::pack_all(&Context::new(false)),
+        Command::Fuzz {
+            targets,
+            seconds,
+            input,
+        } => {
+            let cx = Context::new(false);
+            match (input, targets.as_slice()) {
+                (Some(file), [target]) => fuzz::replay(&cx, target, &file),
+                (Some(_), _) => Err("--input: name one target".into()),
+                (None, all) => fuzz::run(&cx, all, seconds),
+            }
+        }
         Command::Qemu { elf, sentences } => return qemu_command(&elf, &sentences),
         Command::Firmware { count, seed, bless } => {
             firmware::run(&Context::new(false), count, seed, bless)

@@ -3,7 +3,7 @@
 use crate::context::{Context, stream};
 use crate::install::{self, Need};
 use crate::summary::{Outcome, Row, exit_code, table};
-use crate::{cross, firmware, nopanic, replay, scan};
+use crate::{cross, firmware, fuzz, nopanic, replay, scan};
 use clap::builder::PossibleValuesParser;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,7 +15,17 @@ pub(crate) struct Step {
     pub(crate) what: &'static str,
     /// What must be installed; without it the step is skipped.
     pub(crate) needs: &'static [Need],
+    pub(crate) when: When,
     pub(crate) run: Run,
+}
+
+/// In which runs a step takes part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// In all.
+    Always,
+    /// With `--full`, or where it is named.
+    Full,
 }
 
 /// What a step does.
@@ -46,24 +56,28 @@ pub(crate) static STEPS: &[Step] = &[
         name: "format",
         what: "rustfmt, the crates outside the workspace too",
         needs: &[Need::Rustfmt],
+        when: When::Always,
         run: Run::Cargo(&[
             "fmt --all --check",
             "fmt --manifest-path hosts/mcu/Cargo.toml --check",
             "fmt --manifest-path examples/intent/Cargo.toml --check",
             "fmt --manifest-path tests/cross/nopanic/Cargo.toml --check",
             "fmt --manifest-path tests/cross/replay/Cargo.toml --check",
+            "fmt --manifest-path tests/fuzz/Cargo.toml --check",
         ]),
     },
     Step {
         name: "crates",
         what: "the default binary: at most 150 crates, none that needs a C compiler",
         needs: &[],
+        when: When::Always,
         run: Run::Code(cross::default_binary_is_small),
     },
     Step {
         name: "clippy",
         what: "no warning, on every crate and its target",
         needs: &[Need::Clippy, M0, M4],
+        when: When::Always,
         run: Run::Cargo(&[
             "clippy --workspace --all-targets -- -D warnings",
             "clippy -p xtask --features pack -- -D warnings",
@@ -81,6 +95,7 @@ pub(crate) static STEPS: &[Step] = &[
         name: "test",
         what: "unit, property, parity (PEFT's numbers, one hash over all modes), command-line and doc tests",
         needs: &[],
+        when: When::Always,
         // In one go: a part of the workspace by itself would build the dependencies again, with other features.
         run: Run::Cargo(&["test --workspace --no-fail-fast"]),
     },
@@ -88,55 +103,71 @@ pub(crate) static STEPS: &[Step] = &[
         name: "docs",
         what: "rustdoc without a warning",
         needs: &[M4],
+        when: When::Always,
         run: Run::Code(cross::docs),
     },
     Step {
         name: "demo",
         what: "README's first command: `cargo run --release` answers a piped sentence",
         needs: &[],
+        when: When::Always,
         run: Run::Code(cross::demo),
     },
     Step {
         name: "targets",
         what: "the core builds for thumbv6m, thumbv7em, riscv32imac, aarch64, with each feature",
         needs: &[M0, M4, RV32, AARCH64],
+        when: When::Always,
         run: Run::Code(cross::core_builds),
     },
     Step {
         name: "fma",
         what: "no fused multiply-add in the core's objects: x86-64-v3, aarch64, thumbv7em",
         needs: &[X86_64, M4, AARCH64, Need::Objdump],
+        when: When::Always,
         run: Run::Code(scan::no_fused_multiply_add),
     },
     Step {
         name: "nopanic",
         what: "every public entry links without a panic path and without a heap: thumbv6m, thumbv7em",
         needs: &[M0, M4],
+        when: When::Always,
         run: Run::Code(nopanic::links),
     },
     Step {
         name: "aarch64",
         what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a76, max) are the native ones",
         needs: AARCH64_RUNS,
+        when: When::Always,
         run: Run::Code(cross::hashes),
     },
     Step {
         name: "flags",
         what: "no subnormal takes part on aarch64 either (natively that is one of `parity`'s tests)",
         needs: AARCH64_RUNS,
+        when: When::Always,
         run: Run::Code(cross::flags),
     },
     Step {
         name: "firmware",
         what: "the intent model on a Cortex-M4F in QEMU: bits, RAM, code size",
         needs: &[M4, Need::QEMU_ARM],
+        when: When::Always,
         run: Run::Code(firmware::step),
     },
     Step {
         name: "replay",
         what: "a hundred damaged blobs on the Cortex-M4F: refused or safe, as natively",
         needs: &[M4, Need::QEMU_ARM],
+        when: When::Always,
         run: Run::Code(replay::step),
+    },
+    Step {
+        name: "fuzz",
+        what: "a minute of libFuzzer for each parser of files: no panic, no hang, no allocation on a header's word",
+        needs: &[Need::CPP],
+        when: When::Full,
+        run: Run::Code(fuzz::step),
     },
 ];
 
@@ -144,7 +175,11 @@ pub(crate) static STEPS: &[Step] = &[
 pub(crate) fn help() -> String {
     let mut h = String::from("Steps:\n");
     for s in STEPS {
-        h.push_str(&format!("  {:<10} {}\n", s.name, s.what));
+        let full = match s.when {
+            When::Always => "",
+            When::Full => " (with --full, or named)",
+        };
+        h.push_str(&format!("  {:<10} {}{full}\n", s.name, s.what));
     }
     h + "\nExit codes: 0 all passed · 1 a step failed · 3 a step was skipped because a tool is missing"
 }
@@ -158,7 +193,10 @@ pub(crate) fn parser() -> PossibleValuesParser {
 pub(crate) fn test(cx: &Context, may_install: bool, only: &[String]) -> ExitCode {
     let steps: Vec<&Step> = STEPS
         .iter()
-        .filter(|s| only.is_empty() || only.iter().any(|o| o == s.name))
+        .filter(|s| match only {
+            [] => cx.full || s.when == When::Always,
+            only => only.iter().any(|o| o == s.name),
+        })
         .collect();
     if may_install {
         let all: Vec<Need> = steps.iter().flat_map(|s| missing(cx, s)).collect();
