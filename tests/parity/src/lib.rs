@@ -7,7 +7,6 @@
 //! * [`quality`]: perplexity, and divergence from a reference.
 //! * [`smol`]: SmolLM2 with four trained experts.
 //! * [`hostile`]: the parsers of files as the fuzzer calls them.
-//! * [`hostile`]: the parsers of files as the fuzzer calls them.
 //! * [`reseal`]: blobs taken apart and put together again.
 //! * [`subject`]: the model files and texts that must have one hash over all modes.
 //! * [`synth`]: checkpoints of any shape, from a seed.
@@ -15,7 +14,6 @@
 pub mod adversarial;
 pub mod drive;
 pub mod fixture;
-pub mod hostile;
 pub mod hostile;
 pub mod memory;
 pub mod mode;
