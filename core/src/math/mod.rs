@@ -41,6 +41,8 @@
 //! | classifier | x flushed 2^-48, w 2^-24 | 2^-72 | 2^-95; bias; flushed, so relu sees 0 or 2^-48 |
 //! | scalings | l/T 2^-64, z = l/T - m 0 or 2^-87 | exp(z) 2^-93, e/sum 2^-109 for <= 2^16 classes | placeholder 2^-110 \* (1 + z/128) > 2^-113 |
 //! | top-k softmax | kept scalings, of which the largest is >= 2^-48 | v - m 0 or 2^-72, exp(z) 2^-93 | e/sum 2^-109 |
+//! | sampler, bias and penalties | l flushed 2^-48; bias, penalties 2^-24, r <= 2^16 | l\*r 2^-72, l/r 2^-64, flushed; count\*frequency 2^-24, + presence 2^-47 | l + bias, l - penalty 2^-71; flushed |
+//! | sampler, weights | l flushed, so l - m 0 or 2^-71; T <= 2^16 | z 0 or 2^-87 | exp(z) 2^-41: cut below z = -28; from there on integers |
 //!
 //! 1. The product that may underflow is the last before a flush: IEEE hardware makes a subnormal and
 //!    flushes it to +0, the other makes 0 at once. (In a norm, x must lie 2^102 below the root mean square.)

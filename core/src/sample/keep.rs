@@ -91,13 +91,13 @@ impl<'r> Row<'r> {
 
     /// Leaves the k largest; the others become -infinity.
     fn keep_top_k(&mut self, k: u32) {
-        let finite = self.iter().filter(|l| is_finite(*l));
-        if k == 0 || finite.clone().count() <= k as usize {
+        if k == 0 || self.iter().filter(|l| is_finite(*l)).count() <= k as usize {
             return;
         }
         let key = |l: f32| ordered_key(l).cast_unsigned() ^ 1 << 31;
-        let mut cut = Cut::at(finite.map(|l| (key(l), 1)), u64::from(k));
-        for l in self.iter_mut().filter(|l| is_finite(**l)) {
+        // Those at -infinity have the lowest key, which so many finite ones keep the cut from.
+        let mut cut = Cut::at(self.iter(), key, |_| 1, u64::from(k));
+        for l in self.iter_mut() {
             if !cut.keeps(key(*l), 1) {
                 *l = f32::NEG_INFINITY;
             }
@@ -125,7 +125,7 @@ impl<'r> Row<'r> {
             return;
         }
         let target = share(fixed(p, 64), self.total(), u64::MAX).max(1);
-        let mut cut = Cut::at(self.iter().map(|e| (magnitude(e), weight(e))), target);
+        let mut cut = Cut::at(self.iter(), magnitude, weight, target);
         for e in self.iter_mut() {
             if !cut.keeps(magnitude(*e), weight(*e)) {
                 *e = 0.0;
@@ -171,18 +171,23 @@ struct Cut {
 impl Cut {
     /// The cut at which the sum of shares, from the largest key down, reaches `target`: at least 1, and at most
     /// the sum of all.
-    fn at(cells: impl Iterator<Item = (u32, u64)> + Clone, target: u64) -> Self {
+    fn at<T: Copy>(
+        cells: impl Iterator<Item = T> + Clone,
+        key: impl Fn(T) -> u32,
+        share: impl Fn(T) -> u64,
+        target: u64,
+    ) -> Self {
         let mut cut = Self {
             key: 0,
             left: target,
         };
         for shift in [28, 24, 20, 16, 12, 8, 4, 0] {
             let mut sums = [0u64; 16];
-            for (key, share) in cells.clone() {
+            for cell in cells.clone() {
                 // Below 16 if the digits above are those found so far; the key's other digits are still 0.
-                let digit = (key ^ cut.key) >> shift;
+                let digit = (key(cell) ^ cut.key) >> shift;
                 if let Some(sum) = sums.get_mut(digit as usize) {
-                    *sum = sum.saturating_add(share);
+                    *sum = sum.saturating_add(share(cell));
                 }
             }
             let mut digit = 0;
@@ -471,7 +476,7 @@ mod tests {
                 kept[i] = sum < target;
                 sum += cells[i].1;
             }
-            let mut cut = Cut::at(cells.iter().copied(), target);
+            let mut cut = Cut::at(cells.iter().copied(), |c| c.0, |c| c.1, target);
             let got: Vec<bool> = cells.iter().map(|c| cut.keeps(c.0, c.1)).collect();
             assert_eq!(got, kept, "{cells:?} {target}");
         }

@@ -30,9 +30,9 @@ pub struct Sampling {
     /// Only the k tokens with the largest logits; of equal ones those with the lowest ids. 0: all.
     pub top_k: u32,
     /// Only the smallest set of the most probable tokens whose probabilities sum to at least this; of equal ones
-    /// those with the lowest ids first. 0..=1; 1: all; 0 leaves one token.
+    /// those with the lowest ids first. 1: all; 0 leaves one token. 0, or 2^-24..=1.
     pub top_p: f32,
-    /// Only tokens at least this times as probable as the most probable. 0..=1; 0: all.
+    /// Only tokens at least this times as probable as the most probable. 0: all. 0, or 2^-24..=1.
     pub min_p: f32,
     /// Logits of tokens among the last [`penalty_tokens`](Self::penalty_tokens) are divided by it if they are above
     /// 0, else multiplied. 2^-24..=65504; 1: off.
@@ -70,14 +70,15 @@ impl Sampling {
     ///
     /// Errors: [`Error::Option`] naming the option.
     pub fn check(&self) -> Result<(), Error> {
-        let share = |v: f32| (0.0..=1.0).contains(&v);
-        let factor = |v: f32| v > 0.0 && in_range(v);
-        let why = if self.temperature != 0.0 && !factor(self.temperature) {
+        // On bits: a compare of floats would read a subnormal, which some hardware takes for 0.
+        let factor = |v: f32| in_range(v) && magnitude(v) != 0 && v.is_sign_positive();
+        let share = |v: f32| magnitude(v) == 0 || factor(v) && v <= 1.0;
+        let why = if magnitude(self.temperature) != 0 && !factor(self.temperature) {
             "temperature must be 0 (greedy) or lie within 2^-24..=65504"
         } else if !share(self.top_p) {
-            "top_p must lie within 0..=1"
+            "top_p must be 0 or lie within 2^-24..=1"
         } else if !share(self.min_p) {
-            "min_p must lie within 0..=1"
+            "min_p must be 0 or lie within 2^-24..=1"
         } else if !factor(self.repetition_penalty) {
             "repetition_penalty must lie within 2^-24..=65504"
         } else if !in_range(self.presence_penalty) {
@@ -193,7 +194,7 @@ mod tests {
                 assert!(why.starts_with(name), "{v}: {why}");
             }
         }
-        for v in [f32::NAN, -0.1, 1.1] {
+        for v in [f32::NAN, -0.1, 1.1, 1e-40] {
             assert!(
                 Sampling { top_p: v, ..g() }
                     .check()

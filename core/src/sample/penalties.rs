@@ -15,10 +15,10 @@ pub(crate) struct History<'h> {
 }
 
 impl History<'_> {
-    /// The last `n` tokens, newest first.
-    fn last(&self, n: u32) -> impl Iterator<Item = u32> + Clone + '_ {
-        let text = self.tokens.iter().rev().map(|t| *t & !self.marks);
-        self.guess.into_iter().chain(text).take(n as usize)
+    /// How often `token` stands in `part`. No branch but the compare: the compiler makes lanes of it.
+    fn count(&self, part: &[u32], token: u32) -> u32 {
+        part.iter()
+            .fold(0, |n, t| n + u32::from(t & !self.marks == token))
     }
 }
 
@@ -32,16 +32,30 @@ pub(crate) fn apply(sampling: &Sampling, row: &mut Row<'_>, history: &History<'_
     if !sampling.penalises() {
         return;
     }
-    let last = history.last(sampling.penalty_tokens.min(MAX_PENALTY_TOKENS));
-    for (i, token) in last.clone().enumerate() {
-        // Each token once: where it stands last in the text.
-        if last.clone().take(i).any(|t| t == token) {
-            continue;
+    let n = sampling.penalty_tokens.min(MAX_PENALTY_TOKENS) as usize;
+    let text = history.tokens;
+    let guesses = usize::from(history.guess.is_some());
+    let skipped = text.len().saturating_add(guesses).saturating_sub(n);
+    let last = text.get(skipped..).unwrap_or(&[]);
+    if let (Some(token), true) = (history.guess, n > 0) {
+        let count = 1 + history.count(last, token);
+        penalise(row, token, count, sampling);
+    }
+    for (i, raw) in last.iter().enumerate() {
+        let token = raw & !history.marks;
+        let Some((before, rest)) = last.split_at_checked(i) else {
+            break;
+        };
+        // Each token once.
+        if history.guess != Some(token) && history.count(before, token) == 0 {
+            penalise(row, token, history.count(rest, token), sampling);
         }
-        if let Some(l) = row.get_mut(token) {
-            let count = last.clone().skip(i).filter(|t| *t == token).count();
-            *l = penalised(*l, count as f32, sampling);
-        }
+    }
+}
+
+fn penalise(row: &mut Row<'_>, token: u32, count: u32, sampling: &Sampling) {
+    if let Some(l) = row.get_mut(token) {
+        *l = penalised(*l, count as f32, sampling);
     }
 }
 
