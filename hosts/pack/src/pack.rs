@@ -4,7 +4,7 @@ use crate::error::{PackError, Result};
 use crate::import::base::BaseConfig;
 use crate::import::classifier::{Classifier, Rows};
 use crate::import::lora::Adapter;
-use crate::import::modules::Place;
+use crate::import::modules::{Modules, Place};
 use crate::import::opened::Opened;
 use crate::import::xlora::XLora;
 use crate::options::{PackOptions, Progress, Target};
@@ -265,7 +265,11 @@ fn open_adapter(key: &str, path: &Path, config: &BaseConfig) -> Result<Adapter> 
             format!("pass the LoRA folder or GGUF file of this expert: --adapter {key}=DIR"),
         ));
     }
-    Adapter::open(key, path, c.layers, &|p| features(c, p))
+    let base = Modules {
+        layers: c.layers,
+        qk_norm: config.qk_norm,
+    };
+    Adapter::open(key, path, base, &|p| features(c, p))
 }
 
 /// The options of a file without a classifier: scalings are given, none of this applies.

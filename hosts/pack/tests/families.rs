@@ -318,3 +318,15 @@ fn rotary_embeddings_that_are_not_followed() {
     let value = json!({"full_attention": {"rope_type": "default", "rope_theta": 10000.0}});
     changed("qwen3", "rope_parameters", value, &["full_attention"]);
 }
+
+/// PEFT matches targets against the norms of heads too, where the base has them, and cannot follow.
+#[test]
+fn experts_that_target_norms_of_heads() {
+    const EXPERT: &str = "case/experts/1/adapter_config.json";
+    let targets = json!(".*self_attn.(q|k)_(proj|norm)");
+    let c = Checkpoint::family("qwen3").set(EXPERT, "target_modules", targets.clone());
+    refused(c, &["target_modules", "model.layers.0.self_attn.q_norm"]);
+    // In qwen25 the same pattern names projections alone.
+    let c = Checkpoint::family("qwen25").set(EXPERT, "target_modules", targets);
+    refused(c, &["adapter_model.safetensors", "k_proj", "missing"]);
+}

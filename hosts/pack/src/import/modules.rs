@@ -34,24 +34,43 @@ impl Place {
     }
 }
 
-/// Modules of the base that LoRA cannot target here. PEFT matches patterns against them all the same.
-pub(crate) fn others(layers: u32) -> impl Iterator<Item = String> {
-    let fixed = [
-        "model",
-        "model.layers",
-        "model.norm",
-        "model.rotary_emb",
-        "lm_head",
-    ];
-    let per_layer = [
-        "",
-        ".self_attn",
-        ".mlp",
-        ".mlp.act_fn",
-        ".input_layernorm",
-        ".post_attention_layernorm",
-    ];
-    fixed.into_iter().map(String::from).chain(
-        (0..layers).flat_map(move |n| per_layer.map(|part| format!("model.layers.{n}{part}"))),
-    )
+/// What decides which modules a base has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modules {
+    /// Number of its layers.
+    pub(crate) layers: u32,
+    /// Whether the heads of q and k are normed.
+    pub(crate) qk_norm: bool,
+}
+
+impl Modules {
+    /// Modules of the base that LoRA cannot target here. PEFT matches patterns against them all the same.
+    pub(crate) fn others(self) -> impl Iterator<Item = String> {
+        let fixed = [
+            "model",
+            "model.layers",
+            "model.norm",
+            "model.rotary_emb",
+            "lm_head",
+        ];
+        let per_layer = [
+            "",
+            ".self_attn",
+            ".mlp",
+            ".mlp.act_fn",
+            ".input_layernorm",
+            ".post_attention_layernorm",
+        ];
+        let norms: &[&str] = match self.qk_norm {
+            true => &[".self_attn.q_norm", ".self_attn.k_norm"],
+            false => &[],
+        };
+        fixed
+            .into_iter()
+            .map(String::from)
+            .chain((0..self.layers).flat_map(move |n| {
+                let parts = per_layer.into_iter().chain(norms.iter().copied());
+                parts.map(move |part| format!("model.layers.{n}{part}"))
+            }))
+    }
 }

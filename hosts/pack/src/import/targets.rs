@@ -2,7 +2,7 @@
 //! (`check_target_module_exists`, `get_pattern_key`).
 
 use super::json::Json;
-use super::modules::{Place, others};
+use super::modules::{Modules, Place};
 use crate::error::{PackError, Result};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -76,8 +76,9 @@ impl<'a> Targets<'a> {
     /// The places that are targeted, in the order of sites.
     ///
     /// Errors: a target that is a module of the base, but none that LoRA can have here; no target at all.
-    pub(crate) fn places(&self, json: &Json, layers: u32) -> Result<Vec<Place>> {
-        if let Some(name) = others(layers).find(|n| self.hits(n, false)) {
+    pub(crate) fn places(&self, json: &Json, base: Modules) -> Result<Vec<Place>> {
+        let layers = base.layers;
+        if let Some(name) = base.others().find(|n| self.hits(n, false)) {
             return Err(json.refuse(
                 format!("target_modules targets {name}, which cannot be a site"),
                 "train with the linear modules of the layers and embed_tokens only",

@@ -7,7 +7,7 @@ mod tensors;
 use super::Matrix;
 use super::gguf;
 use super::json::Json;
-use super::modules::Place;
+use super::modules::{Modules, Place};
 use super::safetensors::TensorFile;
 use super::targets::Targets;
 use crate::error::{PackError, Result};
@@ -100,7 +100,7 @@ impl Adapter {
     pub(crate) fn open(
         key: &str,
         folder: &Path,
-        layers: u32,
+        base: Modules,
         features: Features<'_>,
     ) -> Result<Self> {
         let config = folder.join("adapter_config.json");
@@ -112,11 +112,11 @@ impl Adapter {
         }
         let json = Json::read(&config)?;
         config::check(&json)?;
-        let places = Targets::read(&json)?.places(&json, layers)?;
+        let places = Targets::read(&json)?.places(&json, base)?;
         let ranks = Ranks::read(&json, &places)?;
         let mut notes: Vec<String> = config::notes(&json)?;
         let file = open_tensors(folder)?;
-        let tensors = Tensors::sort(&file, layers, &places, key)?;
+        let tensors = Tensors::sort(&file, base, &places, key)?;
         let mut parts = Vec::new();
         for place in places {
             let (a, b) = tensors.pair(&file, place)?;

@@ -1,7 +1,7 @@
 //! The tensors of an adapter file, sorted by module under PEFT's names.
 
 use crate::error::{PackError, Result};
-use crate::import::modules::{Place, others};
+use crate::import::modules::{Modules, Place};
 use crate::import::safetensors::TensorFile;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ impl Tensors {
     /// tensors of other experts, which are passed over; elsewhere every tensor must have its place.
     pub(super) fn sort(
         file: &TensorFile,
-        layers: u32,
+        base: Modules,
         places: &[Place],
         key: &str,
     ) -> Result<Self> {
@@ -61,7 +61,7 @@ impl Tensors {
                 _ if inner == "model.embed_tokens.base_layer.weight" => {
                     sorted.embedding_copy = Some(full);
                 }
-                Some((module, _)) => return Err(misplaced(&path, &full, module, layers)),
+                Some((module, _)) => return Err(misplaced(&path, &full, module, base)),
                 None => return Err(unknown(&path, &full)),
             }
         }
@@ -113,9 +113,15 @@ fn strip_prefixes(name: &str) -> &str {
     key
 }
 
-fn misplaced(path: &std::path::Display<'_>, tensor: &str, module: &str, layers: u32) -> PackError {
+fn misplaced(
+    path: &std::path::Display<'_>,
+    tensor: &str,
+    module: &str,
+    base: Modules,
+) -> PackError {
+    let layers = base.layers;
     let known =
-        Place::all(layers).any(|p| p.name() == module) || others(layers).any(|n| n == module);
+        Place::all(layers).any(|p| p.name() == module) || base.others().any(|n| n == module);
     let (why, cure) = if known {
         (
             "a module that target_modules does not name".to_string(),
