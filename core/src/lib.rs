@@ -38,9 +38,9 @@ pub use blob::format::ConfigRecord as Config;
 pub use blob::{Aligned, Blob, Expert, ExpertFile, Model, Site};
 pub use error::{Error, Pass};
 pub use kernels::{Executor, Inline, Kernels, Work};
+pub use sample::Sampling;
 pub use session::options::{
     Budget, Caches, Counters, KvType, LogitsKind, Progress, Routing, SessionOptions, Speculate,
 };
-pub use sample::Sampling;
 pub use session::{Guess, ScalingsLog, Session};
 pub use xlora::{Scalings, XLoraConfig};

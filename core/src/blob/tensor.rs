@@ -86,6 +86,16 @@ impl<'b> Tensor<'b> {
         self.data.len()
     }
 
+    /// Its bytes, as they lie: whole tiles.
+    pub const fn data(&self) -> &'b [u8] {
+        self.data
+    }
+
+    /// Rows of a tile: how rows are interleaved.
+    pub const fn tile_rows(&self) -> usize {
+        self.lanes
+    }
+
     /// Bytes of one tile of `lanes` rows.
     pub(crate) const fn tile_bytes(&self) -> usize {
         match self.dtype {
@@ -143,6 +153,11 @@ impl<'b> BPanel<'b> {
     /// The rank of the adapter.
     pub const fn rank(&self) -> usize {
         self.rank
+    }
+
+    /// How its numbers are stored.
+    pub const fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Packed bytes.

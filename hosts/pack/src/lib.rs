@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod expert_file;
 mod import;
 pub mod layout;
 mod options;
@@ -28,10 +29,11 @@ mod section;
 mod write;
 
 pub use error::{Kind, PackError, Result};
+pub use expert_file::{pack_expert, pack_expert_for};
 pub use import::Matrix;
 pub use import::tokenizer;
 pub use import::tokenizer::section as tokenizer_section;
 pub use options::{AdapterQuant, BaseQuant, PackOptions, Progress, Silent, Target};
 pub use pack::{Packed, pack};
-pub use report::Report;
+pub use report::{KindReport, Report, TensorReport};
 pub use write::write_atomically;

@@ -13,7 +13,7 @@ use crate::section::base::{Base, hash_of};
 use crate::section::config::features;
 use crate::section::{self, Job, Storage};
 use crate::write::BlobWriter;
-use pleach::blob::format::{OptionsRecord, SectionKind};
+use pleach::blob::format::{ConfigRecord, OptionsRecord, SectionKind};
 use std::path::{Path, PathBuf};
 
 /// A packed model file.
@@ -49,10 +49,10 @@ pub fn pack(options: &PackOptions, progress: &mut dyn Progress) -> Result<Packed
 }
 
 /// Everything that was found, its shapes checked, before a weight is read.
-struct Plan {
+pub(crate) struct Plan {
     config: BaseConfig,
     base: Base,
-    adapters: Vec<Adapter>,
+    pub(crate) adapters: Vec<Adapter>,
     classifier: Option<Classifier>,
     options: OptionsRecord,
     sites: Vec<Place>,
@@ -61,7 +61,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
+    pub(crate) fn new(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
         check_options(options)?;
         let opened = Opened::new(options, progress)?;
         let config = opened.config;
@@ -111,7 +111,11 @@ impl Plan {
         })
     }
 
-    fn write(mut self, options: &PackOptions, progress: &mut dyn Progress) -> Result<Packed> {
+    pub(crate) fn write(
+        mut self,
+        options: &PackOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Packed> {
         let total = self.base.bytes
             + self.classifier.as_ref().map_or(0, Classifier::bytes)
             + self.adapters.iter().map(Adapter::bytes).sum::<u64>();
@@ -168,7 +172,8 @@ impl Plan {
             })?;
         }
         blob.section(SectionKind::Provenance, 0, |out| {
-            out.push(section::text::provenance(options, &self.adapters).as_bytes());
+            let text = section::text::provenance(options, &self.adapters, &job.report);
+            out.push(text.as_bytes());
             Ok(())
         })?;
         if let Some(template) = &self.template {
@@ -235,7 +240,7 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
         .collect();
     let mut adapters = Vec::new();
     for ((key, folder), name) in experts.iter().zip(&folders) {
-        let mut adapter = open_adapter(key, folder, config)?;
+        let mut adapter = open_adapter(key, folder, &config.record)?;
         let unique = !name.is_empty() && folders.iter().filter(|f| *f == name).count() == 1;
         adapter.name = if unique { name.clone() } else { key.clone() };
         for (what, text) in [("name", &adapter.name), ("key", key)] {
@@ -254,8 +259,8 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
     Ok(adapters)
 }
 
-fn open_adapter(key: &str, path: &Path, config: &BaseConfig) -> Result<Adapter> {
-    let c = &config.record;
+/// Opens a LoRA folder, or a file of GGUF, for a base.
+pub(crate) fn open_adapter(key: &str, path: &Path, c: &ConfigRecord) -> Result<Adapter> {
     if path.is_file() {
         return Adapter::open_gguf(key, path, c.layers, c.head_dim, &|p| features(c, p));
     }

@@ -10,6 +10,10 @@ use pleach::kernels::layout::{Dtype, Layout};
 pub struct TensorReport {
     /// Its name: of the base as in the checkpoint, of the others with a prefix.
     pub name: String,
+    /// What it is: `embed`, `head`, `norm`, `q_proj` .. `down_proj`, `bias`, `classifier`, `lora A`, `lora B`.
+    pub kind: &'static str,
+    /// Class index of the expert that it belongs to.
+    pub class: Option<u16>,
     /// How a number is stored.
     pub dtype: Dtype,
     /// How rows are interleaved.
@@ -37,6 +41,19 @@ pub struct SectionReport {
     pub bytes: u64,
 }
 
+/// What storing the tensors of one kind cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KindReport<'r> {
+    /// The kind, see [`TensorReport::kind`].
+    pub kind: &'static str,
+    /// How many there are.
+    pub tensors: usize,
+    /// All of them together.
+    pub loss: Loss,
+    /// The one with the largest relative error.
+    pub worst: &'r TensorReport,
+}
+
 /// What a packed file is made of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -49,9 +66,18 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn tensor(&mut self, name: impl Into<String>, t: &Stored, net_bytes: usize) {
+    pub(crate) fn tensor(
+        &mut self,
+        kind: &'static str,
+        class: Option<u16>,
+        name: impl Into<String>,
+        t: &Stored,
+        net_bytes: usize,
+    ) {
         self.tensors.push(TensorReport {
             name: name.into(),
+            kind,
+            class,
             dtype: t.dtype,
             layout: t.layout,
             rows: t.rows,
@@ -111,6 +137,29 @@ impl Report {
     /// Values other than 0 that had to become 0 because they are too small to store.
     pub fn flushed(&self) -> u64 {
         self.tensors.iter().map(|t| t.loss.flushed).sum()
+    }
+
+    /// What each kind of tensor cost, in the order in which the kinds appear.
+    pub fn kinds(&self) -> Vec<KindReport<'_>> {
+        let mut kinds: Vec<KindReport<'_>> = Vec::new();
+        for t in &self.tensors {
+            match kinds.iter_mut().find(|k| k.kind == t.kind) {
+                Some(k) => {
+                    k.tensors += 1;
+                    k.loss.add(&t.loss);
+                    if t.loss.relative() > k.worst.loss.relative() {
+                        k.worst = t;
+                    }
+                }
+                None => kinds.push(KindReport {
+                    kind: t.kind,
+                    tensors: 1,
+                    loss: t.loss,
+                    worst: t,
+                }),
+            }
+        }
+        kinds
     }
 
     /// The tensor with the largest relative error.

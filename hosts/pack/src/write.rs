@@ -83,6 +83,16 @@ impl BlobWriter {
     }
 }
 
+/// The bytes of one section, without a file around it.
+pub(crate) fn alone(fill: impl FnOnce(&mut Section<'_>) -> Result<()>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fill(&mut Section {
+        bytes: &mut bytes,
+        start: 0,
+    })?;
+    Ok(bytes)
+}
+
 /// The section that is being written. Positions count from its start.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {

@@ -324,7 +324,10 @@ fn folders_and_files_that_are_not_there() {
     );
     let c = Checkpoint::of("case-plain");
     fs::rename(c.path(XLORA), c.path("case/xlora_config.json")).expect("rename");
-    says(&c.refusal().cause, &["xlora_classifier.safetensors is missing"]);
+    says(
+        &c.refusal().cause,
+        &["xlora_classifier.safetensors is missing"],
+    );
     let c = Checkpoint::of("case-plain");
     fs::remove_file(c.path("experts/llama-b/adapter_model.safetensors")).expect("remove");
     says(

@@ -14,6 +14,9 @@ pub(crate) struct Inspect {
     /// Expert file in the place of the model's expert of its class; may be repeated
     #[arg(long = "expert", value_name = "FILE")]
     experts: Vec<PathBuf>,
+    /// Print the storage error of every tensor
+    #[arg(long, conflicts_with = "json")]
+    tensors: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,6 +32,8 @@ impl Inspect {
         let name = self.file.display().to_string();
         if self.json {
             say!("{:#}", inspect::json(&inspection, &name))?;
+        } else if self.tensors {
+            output::write(format_args!("{}", inspect::tensors(&inspection)))?;
         } else {
             let width = if output::is_terminal() {
                 output::width()

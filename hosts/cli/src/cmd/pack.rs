@@ -2,26 +2,39 @@
 
 use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::Busy;
+use crate::model;
 use crate::output::{self, Bar, say};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use pleach::{Blob, Model};
+use pleach::{Blob, ExpertFile, Model};
 use pleach_linux::Arena;
-use pleach_pack::{AdapterQuant, BaseQuant, PackOptions, Report, Target};
+use pleach_pack::{AdapterQuant, BaseQuant, PackOptions, Packed, Report, Target};
 use std::path::{Path, PathBuf};
 
 /// Pack a base, an X-LoRA checkpoint and LoRA adapters into one model file
 #[derive(clap::Args)]
 pub(crate) struct Pack {
-    /// Hugging Face folder of the base: config.json, safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR")]
-    base: PathBuf,
+    /// The base: a Hugging Face folder (config.json, safetensors, tokenizer.json), or a GGUF file
+    #[arg(long, value_name = "DIR|FILE.gguf", required_unless_present = "model")]
+    base: Option<PathBuf>,
     /// X-LoRA folder as PEFT saves it, or the original xlora package (and mistral.rs)
     #[arg(long, value_name = "DIR")]
     xlora: Option<PathBuf>,
-    /// LoRA folder of an expert; may be repeated. KEY is its key in the X-LoRA config's `adapters`; without
-    /// --xlora any name, in class order
+    /// LoRA folder of an expert, or its GGUF file; may be repeated. KEY is its key in the X-LoRA config's
+    /// `adapters`; without --xlora any name, in class order
     #[arg(long = "adapter", value_name = "KEY=DIR", value_parser = adapter)]
     adapters: Vec<(String, PathBuf)>,
+    /// Write one expert only, as a file for --expert: the one of this key or name (usual ending: .pleachx)
+    #[arg(long, value_name = "KEY")]
+    expert_only: Option<String>,
+    /// With --expert-only: the model file whose expert is to be replaced, instead of its --base and the other
+    /// adapters
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "expert_only",
+        conflicts_with_all = ["base", "xlora", "quant", "group", "target"]
+    )]
+    model: Option<PathBuf>,
     /// How the base's weights are stored
     #[arg(long, value_name = "TYPE", default_value = "q8", value_parser = quant())]
     quant: BaseQuant,
@@ -84,26 +97,83 @@ fn target() -> impl TypedValueParser<Value = Target> {
 
 impl Pack {
     pub(crate) fn run(self) -> Result<()> {
+        let mut bar = Bar::new();
+        let busy = Busy::new();
+        let packed = self.pack(&mut bar);
+        bar.clear();
+        let packed = packed?;
+        match &self.expert_only {
+            Some(_) => verify_expert(&self.output, &packed.bytes)?,
+            None => verify(&self.output, &packed.bytes)?,
+        }
+        pleach_pack::write_atomically(&self.output, &packed.bytes)?;
+        drop(busy);
+        bar.notes.iter().for_each(|n| output::note(n));
+        summary(&self.output, &packed.report)?;
+        match &self.model {
+            Some(model) => say!(
+                "use it so: pleach run {} --expert {}",
+                model.display(),
+                self.output.display()
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn pack(&self, bar: &mut Bar) -> Result<Packed> {
+        if let (Some(path), Some(key)) = (&self.model, &self.expert_only) {
+            return self.pack_for(path, key, bar);
+        }
         let options = PackOptions {
-            base: self.base,
-            xlora: self.xlora,
-            adapters: self.adapters,
+            base: self.base.clone().unwrap_or_default(),
+            xlora: self.xlora.clone(),
+            adapters: self.adapters.clone(),
             quant: self.quant,
             adapter_quant: self.adapter_quant,
             group: self.group,
             target: self.target,
         };
-        let mut bar = Bar::new();
-        let busy = Busy::new();
-        let packed = pleach_pack::pack(&options, &mut bar);
-        bar.clear();
-        let packed = packed?;
-        verify(&self.output, &packed.bytes)?;
-        pleach_pack::write_atomically(&self.output, &packed.bytes)?;
-        drop(busy);
-        bar.notes.iter().for_each(|n| output::note(n));
-        summary(&self.output, &packed.report)
+        Ok(match &self.expert_only {
+            Some(key) => pleach_pack::pack_expert(&options, key, bar)?,
+            None => pleach_pack::pack(&options, bar)?,
+        })
     }
+
+    fn pack_for(&self, path: &Path, key: &str, bar: &mut Bar) -> Result<Packed> {
+        let file = model::open(path)?;
+        let model = model::parse(path, &file)?;
+        let [(name, folder)] = self.adapters.as_slice() else {
+            return Err(Failure::refused(
+                format!(
+                    "--model: {} adapters; the one that becomes expert {key} is needed",
+                    self.adapters.len()
+                ),
+                format!("pass its LoRA folder: --adapter {key}=DIR"),
+            ));
+        };
+        if name != key {
+            return Err(Failure::refused(
+                format!("--adapter {name}: --expert-only asks for {key}"),
+                "pass the adapter under the same key",
+            ));
+        }
+        let expert = (name.as_str(), folder.as_path());
+        Ok(pleach_pack::pack_expert_for(
+            (path, &model),
+            expert,
+            self.adapter_quant,
+            bar,
+        )?)
+    }
+}
+
+/// Reads an expert file's header back; its panels are checked with the model that they are for.
+fn verify_expert(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut arena = Arena::new(bytes.len()).map_err(Failure::memory)?;
+    let copy = arena.bytes().split_at_mut(bytes.len()).0;
+    copy.copy_from_slice(bytes);
+    let parsed = Blob::new(copy).and_then(ExpertFile::parse);
+    parsed.map(|_| ()).map_err(|e| mistake(path, e))
 }
 
 /// Reads the file back as a session would, and every value in it.
@@ -123,15 +193,17 @@ fn verify(path: &Path, bytes: &[u8]) -> Result<()> {
             check(copy)
         }
     };
-    checked.map_err(|e| {
-        Failure::machine(
-            format!(
-                "{}: what was packed does not pass its own checks: {e}",
-                path.display()
-            ),
-            "this is a mistake in pleach: please report it",
-        )
-    })
+    checked.map_err(|e| mistake(path, e))
+}
+
+fn mistake(path: &Path, e: pleach::Error) -> Failure {
+    Failure::machine(
+        format!(
+            "{}: what was packed does not pass its own checks: {e}",
+            path.display()
+        ),
+        "this is a mistake in pleach: please report it",
+    )
 }
 
 fn summary(path: &Path, report: &Report) -> Result<()> {
@@ -142,13 +214,38 @@ fn summary(path: &Path, report: &Report) -> Result<()> {
         report.tensors.len(),
         100.0 * (report.table_share() + report.padding_share())
     )?;
-    if let Some(worst) = report.worst() {
+    errors(report)
+}
+
+/// The error of storage, by kind of tensor.
+fn errors(report: &Report) -> Result<()> {
+    let kinds = report.kinds();
+    let lossy = kinds.iter().filter(|k| k.loss.error2 > 0.0);
+    say!(
+        "{:<12}{:>8}{:>10}{:>10}  of",
+        "error",
+        "tensors",
+        "all",
+        "worst"
+    )?;
+    for k in lossy {
+        let percent = |v: f64| format!("{:.4} %", 100.0 * v);
         say!(
-            "largest storage error: {:.4} % of {} ({} values flushed to 0 in all)",
-            100.0 * worst.loss.relative(),
-            worst.name,
-            report.flushed()
+            "{:<12}{:>8}{:>10}{:>10}  {}; largest of one value {:.1e}",
+            k.kind,
+            k.tensors,
+            percent(k.loss.relative()),
+            percent(k.worst.loss.relative()),
+            k.worst.name,
+            k.loss.largest
         )?;
     }
-    Ok(())
+    let flushed = kinds.iter().filter(|k| k.loss.flushed > 0);
+    let list: Vec<String> = flushed
+        .map(|k| format!("{} of {}", k.loss.flushed, k.kind))
+        .collect();
+    match list.is_empty() {
+        true => say!("no value became 0"),
+        false => say!("values too small to store, now 0: {}", list.join(", ")),
+    }
 }

@@ -1,11 +1,11 @@
 //! `pleach trace`: every scaling and every logit of a text, as a file or as one hash.
 
-use crate::sampling::stop_tokens;
 use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::{self, Busy};
 use crate::model::Files;
 use crate::options::{SessionArgs, make_room, token_count};
 use crate::output::{self, say};
+use crate::sampling::stop_tokens;
 use crate::tensors;
 use pleach::{Kernels, Model};
 use pleach_linux::{End, Limits, TraceError, TraceOptions};

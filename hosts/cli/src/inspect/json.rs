@@ -41,6 +41,17 @@ pub(crate) fn json(x: &Inspection<'_>, name: &str) -> Value {
             "bytes": e.bytes,
             "sites": e.sites(),
             "ranks": e.ranks,
+            "replaced": e.replaced,
+            "bindings": {
+                "base": hash(e.bound[0]),
+                "sites": hash(e.bound[1]),
+                "classifier": hash(e.bound[2]),
+            },
+            "matches": {
+                "base": e.matches[0],
+                "sites": e.matches[1],
+                "classifier": e.matches[2],
+            },
         })).collect::<Vec<_>>(),
         "sites": x.sites.iter().map(|s| json!({
             "name": s.name,
@@ -72,6 +83,7 @@ pub(crate) fn json(x: &Inspection<'_>, name: &str) -> Value {
             "sites": hash(h.site_hash),
             "classifier": x.model.has_classifier().then(|| hash(h.classifier_hash)),
         },
+        "storage_errors": x.errors.json(),
         "provenance": x.model.provenance().map(|p| {
             serde_json::from_str(p).unwrap_or_else(|_| Value::String(p.to_owned()))
         }),

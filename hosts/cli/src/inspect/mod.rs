@@ -1,13 +1,15 @@
 //! What is inside a model file, read from its tables.
 
+mod errors;
 mod json;
 mod text;
 
 pub(crate) use json::json;
-pub(crate) use text::text;
+pub(crate) use text::{tensors, text};
 
 use crate::tensors;
 use pleach::Model;
+use pleach::blob::format;
 use pleach::blob::format::{
     EXPERT_HEADER_BYTES, EXPERT_SITE_BYTES, ExpertSite, HEADER_BYTES, Module, SECTION_ENTRY_BYTES,
     SectionEntry, SectionKind, TABLE_HEAD_BYTES, TENSOR_ENTRY_BYTES, TensorEntry,
@@ -26,6 +28,8 @@ pub(crate) struct Inspection<'b> {
     pub(crate) table_bytes: u64,
     /// Zeros within tensors, to which layouts round up.
     pub(crate) padding_bytes: u64,
+    /// What storage cost.
+    pub(crate) errors: errors::Errors,
     /// What verification of checksums, hashes and values said.
     pub(crate) verified: Result<(), pleach::Error>,
 }
@@ -49,6 +53,12 @@ pub(crate) struct ExpertInfo<'b> {
     pub(crate) name: &'b str,
     pub(crate) key: &'b str,
     pub(crate) bytes: usize,
+    /// The hashes of base, sites and classifier that it was packed for.
+    pub(crate) bound: [u64; 3],
+    /// Whether they are the model's. `parse` refuses other bases and sites.
+    pub(crate) matches: [bool; 3],
+    /// Whether it comes from a file of its own.
+    pub(crate) replaced: bool,
     /// Rank at each site; 0 where it is not targeted.
     pub(crate) ranks: Vec<usize>,
 }
@@ -96,6 +106,9 @@ impl<'b> Inspection<'b> {
                     name: e.name(),
                     key: e.key(),
                     bytes: e.bytes(),
+                    bound: bindings(&e.header()),
+                    matches: matches(&e.header(), &model),
+                    replaced: model.replaced().iter().any(|f| f.class() == e.class()),
                     ranks: (0..model.n_sites()).map(|s| e.rank(s)).collect(),
                 })
                 .collect(),
@@ -108,6 +121,7 @@ impl<'b> Inspection<'b> {
                     embedding: s.module == Module::Embed,
                 })
                 .collect(),
+            errors: errors::Errors::of(&model),
             verified: model.verify(),
             model,
         }
@@ -137,6 +151,19 @@ impl ExpertInfo<'_> {
         let targeted = || self.ranks.iter().copied().filter(|r| *r > 0);
         (targeted().min().unwrap_or(0), targeted().max().unwrap_or(0))
     }
+}
+
+fn bindings(e: &format::ExpertHeader) -> [u64; 3] {
+    [e.base_hash, e.site_hash, e.classifier_hash]
+}
+
+fn matches(e: &format::ExpertHeader, model: &Model<'_>) -> [bool; 3] {
+    let m = model.header();
+    [
+        e.base_hash == m.base_hash,
+        e.site_hash == m.site_hash,
+        e.classifier_hash == m.classifier_hash,
+    ]
 }
 
 /// The word for a section.

@@ -39,12 +39,18 @@ pub(crate) fn text(x: &Inspection<'_>, name: &str, width: usize) -> String {
         line(
             label,
             &format!(
-                "{class} {} (key {}): rank {ranks} at {} of {} sites, {}",
+                "{class} {} (key {}): rank {ranks} at {} of {} sites, {}{}; bound to {}",
                 e.name,
                 e.key,
                 e.sites(),
                 x.sites.len(),
-                bytes(e.bytes as u64)
+                bytes(e.bytes as u64),
+                if e.replaced {
+                    ", from a file of its own"
+                } else {
+                    ""
+                },
+                bound(e)
             ),
         );
     }
@@ -68,6 +74,27 @@ pub(crate) fn text(x: &Inspection<'_>, name: &str, width: usize) -> String {
                 g.layout.name(),
                 count(g.numbers),
                 bytes(g.bytes)
+            ),
+        );
+    }
+    for (n, k) in x.errors.kinds.iter().enumerate() {
+        let label = if n == 0 { "errors" } else { "" };
+        let (low, high) = k.range();
+        let flushed = match k.flushed {
+            0 => String::new(),
+            n => format!(", {n} values became 0"),
+        };
+        let largest = k
+            .largest
+            .map_or(String::new(), |v| format!(", largest of one value {v:.1e}"));
+        line(
+            label,
+            &format!(
+                "{}: {:.4} % to {:.4} % in {} tensors{largest}{flushed}",
+                k.name,
+                100.0 * low,
+                100.0 * high,
+                k.tensors.len()
             ),
         );
     }
@@ -108,6 +135,38 @@ pub(crate) fn text(x: &Inspection<'_>, name: &str, width: usize) -> String {
     };
     line("verified", &verified);
     out
+}
+
+/// The storage error of every tensor, a line each.
+pub(crate) fn tensors(x: &Inspection<'_>) -> String {
+    let mut out = String::new();
+    let all = x.errors.kinds.iter().flat_map(|k| &k.tensors);
+    for (name, relative) in all {
+        let _ = writeln!(out, "{:.4} %  {name}", 100.0 * relative);
+    }
+    match out.is_empty() {
+        true => "storage errors: none are noted in the file\n".into(),
+        false => out,
+    }
+}
+
+/// What an expert is bound to.
+fn bound(e: &super::ExpertInfo<'_>) -> String {
+    let names = ["base", "sites", "classifier"];
+    let with = |want: bool| {
+        let all = names.iter().zip(e.matches);
+        let list: Vec<&str> = all.filter(|(_, m)| *m == want).map(|(n, _)| *n).collect();
+        list.join(", ")
+    };
+    match e.matches {
+        [true, true, true] => "this base, its sites and classifier".into(),
+        _ => format!(
+            "this {}; another {} ({:016x})",
+            with(true),
+            with(false),
+            e.bound[2]
+        ),
+    }
 }
 
 fn base(x: &Inspection<'_>) -> String {
@@ -195,6 +254,7 @@ fn readable(provenance: &str) -> String {
         Ok(Value::Object(map)) => {
             let all: Vec<String> = map
                 .iter()
+                .filter(|(k, _)| *k != "errors")
                 .map(|(k, v)| format!("{k} {}", word(v)))
                 .collect();
             all.join(", ")

@@ -1,6 +1,7 @@
 //! What checkpoints hold, and what of it is refused.
 
 pub(crate) mod base;
+pub(crate) mod chat_template;
 pub(crate) mod classifier;
 pub(crate) mod family;
 pub(crate) mod gguf;

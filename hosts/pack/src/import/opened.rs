@@ -1,6 +1,7 @@
 //! A base as it was found: a Hugging Face folder or a GGUF file.
 
 use super::base::BaseConfig;
+use super::chat_template;
 use super::gguf;
 use super::json::Json;
 use super::tokenizer;
@@ -35,11 +36,16 @@ impl Opened {
 
     fn folder(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
         let path = &options.base;
+        let config = BaseConfig::read(path, options.group)?;
+        let weights = Box::new(Weights::open(path)?);
+        let tokenizer = folder_tokenizer(path, progress)?;
+        let (template, note) = chat_template::read(path)?;
+        note.iter().for_each(|n| progress.note(n));
         Ok(Self {
-            config: BaseConfig::read(path, options.group)?,
-            weights: Box::new(Weights::open(path)?),
-            tokenizer: folder_tokenizer(path, progress)?,
-            template: None,
+            config,
+            weights,
+            tokenizer,
+            template,
         })
     }
 

@@ -20,18 +20,33 @@ pub const SMALLEST: f32 = 5.960_464_5e-8;
 pub struct Loss {
     /// Values other than 0 that had to become 0.
     pub flushed: u64,
+    /// Values that are not stored exactly, flushed ones included.
+    pub rounded: u64,
     /// Sum of the squared errors.
     pub error2: f64,
     /// Sum of the squared values.
     pub norm2: f64,
+    /// Largest error of one value.
+    pub largest: f64,
 }
 
 impl Loss {
     /// Counts one value and what is stored for it.
     pub fn count(&mut self, value: f32, stored: f32) {
         let (v, e) = (f64::from(value), f64::from(value) - f64::from(stored));
+        self.rounded += u64::from(value != stored);
         self.norm2 += v * v;
         self.error2 += e * e;
+        self.largest = self.largest.max(e.abs());
+    }
+
+    /// Counts what another tensor cost.
+    pub fn add(&mut self, other: &Loss) {
+        self.flushed += other.flushed;
+        self.rounded += other.rounded;
+        self.error2 += other.error2;
+        self.norm2 += other.norm2;
+        self.largest = self.largest.max(other.largest);
     }
 
     /// Root of the squared errors over the root of the squares: 0 for a tensor of zeros.

@@ -110,12 +110,27 @@ impl Base {
                     pack(&m, dtype, layout, storage.group)
                 }
             };
+            let kind = kind_of(item.role);
             job.report
-                .tensor(&item.name, &t, net_bytes(&t, storage.group));
+                .tensor(kind, None, &item.name, &t, net_bytes(&t, storage.group));
             table.push(out, item.role, item.layer, &t);
             job.progress.advance(item.bytes);
         }
         Ok(hash)
+    }
+}
+
+/// The word for tensors of a role in reports.
+fn kind_of(role: u16) -> &'static str {
+    let bias = Role::Bias as u16;
+    match role {
+        r if r == Role::Embed as u16 => "embed",
+        r if r == Role::Head as u16 => "head",
+        r if r < Role::Weight as u16 => "norm",
+        r if r >= bias => "bias",
+        r => Module::from_number(r - Role::Weight as u16)
+            .and_then(|m| m.path().rsplit('.').next())
+            .unwrap_or("weight"),
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) fn write(
             (&bias, Role::ClassifierBias, "bias"),
         ] {
             job.report.tensor(
+                "classifier",
+                None,
                 format!("classifier.{n}.{part}"),
                 t,
                 net_bytes(t, storage.group),

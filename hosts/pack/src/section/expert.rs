@@ -80,6 +80,8 @@ pub(crate) fn write(
             &record.encode(),
         );
         job.report.tensor(
+            "lora A",
+            Some(class),
             format!("{name}: {}.lora_A", place.name()),
             &a,
             net_bytes(&a, storage.group),
@@ -87,8 +89,8 @@ pub(crate) fn write(
         // B has one scale per column.
         let b_net =
             b.rows * rank * b.dtype.bytes() + if b.dtype == Dtype::Q8 { 2 * rank } else { 0 };
-        job.report
-            .tensor(format!("{name}: {}.lora_B", place.name()), &b, b_net);
+        let b_name = format!("{name}: {}.lora_B", place.name());
+        job.report.tensor("lora B", Some(class), b_name, &b, b_net);
         job.progress.advance(bytes);
     }
     let header = ExpertHeader {

@@ -3,6 +3,7 @@
 pub(crate) mod base;
 pub(crate) mod classifier;
 pub(crate) mod config;
+pub(crate) mod errors;
 pub(crate) mod expert;
 pub(crate) mod text;
 

@@ -3,6 +3,7 @@
 use crate::import::lora::Adapter;
 use crate::import::modules::Place;
 use crate::options::PackOptions;
+use crate::report::Report;
 use crate::write::Section;
 use serde_json::json;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(crate) fn write_names(out: &mut Section<'_>, sites: &[Place]) {
 }
 
 /// The provenance: names only, no absolute path and no time, so that the same input gives the same bytes.
-pub(crate) fn provenance(options: &PackOptions, adapters: &[Adapter]) -> String {
+pub(crate) fn provenance(options: &PackOptions, adapters: &[Adapter], report: &Report) -> String {
     let experts: Vec<_> = adapters
         .iter()
         .map(|a| json!({"key": a.key, "folder": folder_name(&a.folder)}))
@@ -37,6 +38,7 @@ pub(crate) fn provenance(options: &PackOptions, adapters: &[Adapter]) -> String 
         "adapter_quant": options.adapter_storage().name(),
         "group": options.group,
         "for": options.target.name(),
+        "errors": super::errors::errors(report),
     })
     .to_string()
 }
