@@ -330,3 +330,43 @@ fn class(c: char) -> u8 {
         None => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::{class, is_nfc};
+    use crate::tokenizer::unicode::counted::read;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// Two passes for each class, and a few over all.
+    const MOST: u64 = 2 * 54 + 8;
+
+    #[test]
+    fn classes() {
+        let mut all: Vec<u8> = ('\0'..=char::MAX).map(class).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 1 + 54);
+    }
+
+    /// Runs of marks of all classes in the order that is worst, and of starters that compose.
+    #[test]
+    fn work_is_linear() {
+        let mut marks: Vec<char> = ('\0'..=char::MAX).filter(|c| class(*c) != 0).collect();
+        marks.sort_by_key(|c| core::cmp::Reverse(class(*c)));
+        let texts = [
+            &marks[..],
+            &['e', '\u{301}'],
+            &['\u{1161}'],
+            &['\u{1100}', '\u{1161}', '\u{11a8}'],
+        ];
+        for chars in texts {
+            for n in [1_000, 50_000] {
+                let text: String = chars.iter().cycle().take(n).collect();
+                let count = read(|| _ = is_nfc(text.as_bytes()));
+                assert!(count <= MOST * n as u64, "{count} for {n}");
+            }
+        }
+    }
+}

@@ -56,6 +56,8 @@ pub(super) fn within(planes: &[&[u16]], c: char) -> bool {
 /// The first character of `text` and its length in bytes, U+FFFD for the longest start of one that is not
 /// UTF-8 (as `String::from_utf8_lossy` replaces them). `None`: the text is empty.
 pub(super) fn first_char(text: &[u8]) -> Option<(char, usize)> {
+    #[cfg(test)]
+    counted::READ.with(|n| n.set(n.get() + 1));
     let lead = *text.first()?;
     if lead < 0x80 {
         return Some((lead as char, 1));
@@ -71,5 +73,22 @@ pub(super) fn first_char(text: &[u8]) -> Option<(char, usize)> {
     match valid.chars().next() {
         Some(c) => Some((c, c.len_utf8())),
         None => Some((char::REPLACEMENT_CHARACTER, bad.max(1))),
+    }
+}
+
+/// Characters read, for tests of what the work is bounded by.
+#[cfg(test)]
+pub(super) mod counted {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        pub(super) static READ: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// How many characters `run` reads.
+    pub(in super::super) fn read(run: impl FnOnce()) -> u64 {
+        let before = READ.get();
+        run();
+        READ.get() - before
     }
 }

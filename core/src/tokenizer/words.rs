@@ -273,6 +273,24 @@ mod tests {
         assert_eq!(gpt2("\n"), [" \n"]);
     }
 
+    /// Each character is read a few times, whatever the text.
+    #[cfg(feature = "tokenizer-full")]
+    #[test]
+    fn work_is_linear() {
+        use crate::tokenizer::unicode::counted::read;
+        for part in [
+            "a", " ", "\n ", " \n", "  a", "'", "1", "1 ", "! ", "▁", "\u{301}", "\u{a0}",
+        ] {
+            let text = part.repeat(20_000);
+            for number in 1..=6 {
+                let kind = PreTokenizer::from_number(number).unwrap();
+                let words = || _ = Words::new(kind, Span::new(text.as_bytes())).count();
+                let (count, n) = (read(words), text.chars().count() as u64);
+                assert!(count <= 6 * n, "{kind:?} {part:?}: {count} for {n}");
+            }
+        }
+    }
+
     // Worked out by hand from the expressions.
     #[cfg(feature = "tokenizer-full")]
     #[test]

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const MAX_CONFIG: u64 = 2 << 20;
 /// Longest vocabulary or index of tensors that is read.
 const MAX_TABLE: u64 = 16 << 20;
+/// Longest `tokenizer.json` that is read. Llama 3's has 17.2 MB where each merge is a list of two texts.
+const MAX_TOKENIZER: u64 = 40 << 20;
 
 /// One JSON object from a file.
 #[derive(Debug)]
@@ -29,6 +31,11 @@ impl Json {
     /// Reads an object with an entry per token or tensor.
     pub(crate) fn read_table(path: &Path) -> Result<Self> {
         Self::read_at_most(path, MAX_TABLE)
+    }
+
+    /// Reads a `tokenizer.json`.
+    pub(crate) fn read_tokenizer(path: &Path) -> Result<Self> {
+        Self::read_at_most(path, MAX_TOKENIZER)
     }
 
     fn read_at_most(path: &Path, most: u64) -> Result<Self> {

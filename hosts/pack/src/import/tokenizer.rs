@@ -55,7 +55,7 @@ pub fn section(tokenizer_json: &Path, tokenizer_config: Option<&Path>) -> Result
 
 /// [`section`], but for the last step.
 pub fn source(tokenizer_json: &Path, tokenizer_config: Option<&Path>) -> Result<Source> {
-    let json = Json::read_table(tokenizer_json)?;
+    let json = Json::read_tokenizer(tokenizer_json)?;
     let vocabulary = Vocabulary::read(&json)?;
     let mut source = read(&json, &vocabulary)?;
     if let Some(path) = tokenizer_config {

@@ -1,7 +1,7 @@
 //! Each kind of tokenizer, made for the test: trained by the `tokenizers` crate with exactly the parts that the
 //! real ones have, and compared with it on 10,000 lines.
 
-use super::lines::lines;
+use super::lines::{Random, lines};
 use super::*;
 use serde_json::json;
 use std::collections::HashSet;
@@ -141,6 +141,13 @@ pub(crate) fn llama2() -> Value {
     finish(sentence_piece(prepend(), Value::Null), &[])
 }
 
+pub(crate) fn mistral() -> Value {
+    finish(
+        sentence_piece(Value::Null, metaspace("first", false)),
+        &["abc"],
+    )
+}
+
 pub(crate) fn smollm() -> Value {
     let digits = json!({"type": "Digits", "individual_digits": true});
     byte_level(
@@ -229,13 +236,7 @@ fn like_llama2_with_normalized_tokens() {
 
 #[test]
 fn like_mistral() {
-    check(
-        &finish(
-            sentence_piece(Value::Null, metaspace("first", false)),
-            &["abc"],
-        ),
-        46,
-    );
+    check(&mistral(), 46);
 }
 
 #[test]
@@ -247,4 +248,116 @@ fn metaspace_that_splits() {
         ),
         47,
     );
+}
+
+/// All strings of up to four characters of each class, where alternatives of the expressions meet.
+#[test]
+fn short_strings() {
+    let alphabet = [
+        'a', 'S', '1', ' ', '\n', '\r', '\t', '!', '\'', 'ſ', '\u{a0}', '\u{301}', '▁',
+    ];
+    for json in [smollm(), llama3(), qwen2(), llama2()] {
+        let section = import(&json, None).unwrap();
+        let pair = Pair::new(&json, &section);
+        let mut texts = vec![String::new()];
+        for _ in 0..4 {
+            let longer = texts
+                .iter()
+                .flat_map(|t| alphabet.map(|c| format!("{t}{c}")));
+            texts = longer.collect();
+            for text in &texts {
+                let expected = pair.theirs.encode_fast(text.as_str(), false).unwrap();
+                let found = encode(&pair.ours, text.as_bytes(), EncodeOptions::DEFAULT);
+                assert_eq!(found, expected.get_ids(), "{text:?}");
+            }
+        }
+    }
+}
+
+/// Bytes that are not UTF-8 come back, in the kinds that change nothing of a text.
+#[test]
+fn invalid_bytes_come_back() {
+    let mut random = Random(48);
+    for json in [smollm(), llama3(), llama2()] {
+        let section = import(&json, None).unwrap();
+        let tokenizer = Tokenizer::parse(&section).unwrap();
+        let options = EncodeOptions {
+            added: AddedTokens::None,
+            template: Template::Omit,
+        };
+        for mut text in lines(49, 500) {
+            text = text.replace('▁', "").replace("<0x", "");
+            let mut bytes = text.into_bytes();
+            for _ in 0..3 {
+                let at = random.below(bytes.len() + 1);
+                bytes.insert(at, 0x80 | random.next() as u8);
+            }
+            let tokens = encode(&tokenizer, &bytes, options);
+            let back: Vec<u8> = (tokens.iter())
+                .flat_map(|t| tokenizer.token_bytes(*t).unwrap())
+                .copied()
+                .collect();
+            let prefix = usize::from(json["normalizer"] != Value::Null);
+            assert_eq!(back[prefix..], bytes);
+        }
+    }
+}
+
+/// NFC keeps them too, between what it composes.
+#[test]
+fn invalid_bytes_and_nfc() {
+    let section = import(&qwen2(), None).unwrap();
+    let tokenizer = Tokenizer::parse(&section).unwrap();
+    let bytes = |text: &[u8]| -> Vec<u8> {
+        let tokens = encode(&tokenizer, text, EncodeOptions::DEFAULT);
+        tokens
+            .iter()
+            .flat_map(|t| tokenizer.token_bytes(*t).unwrap())
+            .copied()
+            .collect()
+    };
+    assert_eq!(
+        bytes(b"e\xcc\x81\xff\xcc\x81e\xcc"),
+        b"\xc3\xa9\xff\xcc\x81e\xcc"
+    );
+}
+
+/// What `scratch_for` and `tokens_for` promise, and what the errors ask for.
+#[test]
+fn buffers() {
+    for json in [qwen2(), llama2(), llama3()] {
+        let section = import(&json, None).unwrap();
+        let tokenizer = Tokenizer::parse(&section).unwrap();
+        // U+1D15E becomes three times as long; of the other line half is spaces before pieces.
+        let texts = [
+            "\u{1d15e}".repeat(50),
+            "a</s>".repeat(50),
+            "e\u{301}\u{1d15e} é".repeat(30),
+        ];
+        for text in texts.iter().chain(&lines(50, 200)) {
+            let tokens = encode(&tokenizer, text.as_bytes(), EncodeOptions::DEFAULT);
+            let (mut scratch, mut out) = (vec![], vec![]);
+            let n = loop {
+                match tokenizer.encode(text, EncodeOptions::DEFAULT, &mut scratch, &mut out) {
+                    Ok(n) => break n,
+                    Err(pleach::Error::Shape {
+                        what: "tokens",
+                        expected,
+                        ..
+                    }) => out.resize(expected as usize, 0),
+                    Err(pleach::Error::Shape {
+                        expected, found, ..
+                    }) => {
+                        assert!(
+                            expected > found
+                                && expected as usize <= tokenizer.scratch_for(text.len())
+                        );
+                        scratch.resize(expected as usize, 0);
+                    }
+                    Err(e) => panic!("{e}"),
+                }
+            };
+            assert_eq!(out[..n], tokens, "{text:?}");
+        }
+    }
 }

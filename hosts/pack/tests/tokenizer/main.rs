@@ -6,6 +6,7 @@ mod import;
 mod kinds;
 mod lines;
 mod mangled;
+mod real;
 mod trained;
 
 use lines::Random;

@@ -1,5 +1,6 @@
 //! Sections with wrong bytes: refused, or safe to use.
 
+use super::kinds::{llama2, llama3, mistral, qwen2, smollm};
 use super::lines::Random;
 use super::*;
 use pleach::Error;
@@ -147,4 +148,125 @@ fn rules() {
         why.contains("added tokens are not strictly ascending"),
         "{why}"
     );
+}
+
+/// The same for the other kinds. Their tables are larger, so most wrong bytes lie in them and are accepted.
+#[test]
+fn wrong_bytes_of_every_kind() {
+    let mut sections = Vec::new();
+    for mut json in [smollm(), llama3(), qwen2(), llama2(), mistral()] {
+        sections.push(import(&json, None).unwrap());
+        // And one in which a byte more often means something.
+        json["model"]["merges"].as_array_mut().unwrap().truncate(8);
+        sections.push(import(&json, None).unwrap());
+    }
+    let mut accepted = 0;
+    for seed in 0..10_000 {
+        let section = &sections[seed as usize % sections.len()];
+        accepted += usize::from(use_all(&mangle(section, &mut Random(seed))));
+    }
+    assert!((500..9_000).contains(&accepted), "{accepted}");
+}
+
+/// Each rule that the other kinds add.
+#[test]
+fn rules_of_every_kind() {
+    let (llama3, llama2, qwen2) = [llama3(), llama2(), qwen2()]
+        .map(|j| import(&j, None).unwrap())
+        .into();
+    let word = |s: &[u8], at: usize| u32::from_le_bytes(s[at..at + 4].try_into().unwrap()) as usize;
+    let index = |s: &[u8]| s.len() - word(s, 24) - word(s, 36) * 2;
+    let vocab = |s: &[u8]| word(s, 8) as u16;
+    let cases: [(&[u8], usize, &[u8], &str); 14] = [
+        (
+            &llama3,
+            2,
+            &[2],
+            "SentencePiece with a part of byte-level BPE",
+        ),
+        (
+            &llama3,
+            3,
+            &[5],
+            "byte-level BPE with a part of SentencePiece",
+        ),
+        (
+            &llama3,
+            4,
+            &[1 << 3],
+            "byte-level BPE with a part of SentencePiece",
+        ),
+        (
+            &llama3,
+            4,
+            &[1],
+            "a prefix that does not go with the pre-tokeniser",
+        ),
+        (
+            &llama3,
+            40,
+            &[2],
+            "byte-level BPE with a part of SentencePiece",
+        ),
+        (
+            &llama3,
+            40,
+            &[3],
+            "a normaliser that this build does not know",
+        ),
+        (&llama3, 41, &[1], "reserved"),
+        (&llama3, 36, &[0, 0], "add up"),
+        (
+            &llama3,
+            index(&llama3),
+            &vocab(&llama3).to_le_bytes(),
+            "a token of the index is not in the vocabulary",
+        ),
+        (
+            &qwen2,
+            2,
+            &[2],
+            "SentencePiece with a part of byte-level BPE",
+        ),
+        (
+            &llama2,
+            4,
+            &[2],
+            "a prefix that does not go with the normaliser",
+        ),
+        (
+            &llama2,
+            40,
+            &[0],
+            "a prefix that does not go with the normaliser",
+        ),
+        (&llama2, 4, &[5], "more than one kind of prefix"),
+        (&llama2, 2, &[3], "a model that this build does not know"),
+    ];
+    for (section, at, bytes, why) in cases {
+        let mut bad = section.to_vec();
+        bad[at..at + bytes.len()].copy_from_slice(bytes);
+        let found = Tokenizer::parse(&bad).map(|_| ()).expect_err(why).why();
+        assert!(found.contains(why), "{found}: {why}");
+    }
+    let mut swapped = llama3.clone();
+    let at = index(&llama3);
+    swapped[at..at + 4].rotate_left(2);
+    let why = Tokenizer::parse(&swapped).unwrap_err().why();
+    assert!(why.contains("index is not strictly ascending"), "{why}");
+    // Without the token of the space.
+    let at = index(&llama2);
+    let space = (0..word(&llama2, 36)).find(|i| {
+        let id = u16::from_le_bytes(llama2[at + i * 2..][..2].try_into().unwrap());
+        Tokenizer::parse(&llama2).unwrap().token_bytes(id.into()) == Some(b" ")
+    });
+    let mut without = [
+        &llama2[..at + space.unwrap() * 2],
+        &llama2[at + space.unwrap() * 2 + 2..],
+    ]
+    .concat();
+    let rows = word(&llama2, 36) as u32 - 1;
+    without[36..40].copy_from_slice(&rows.to_le_bytes());
+    let why = Tokenizer::parse(&without).unwrap_err().why();
+    assert!(why.contains("no token for a space"), "{why}");
 }

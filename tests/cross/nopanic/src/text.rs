@@ -3,11 +3,17 @@
 use crate::{any, bytes};
 use core::hint::black_box;
 use pleach::tokenizer::{
-    AddedTokens, Class, Decoder, EncodeOptions, PreTokenizer, SpecialTokens, Template, Tokenizer,
+    AddedTokens, Class, Decoder, EncodeOptions, Normalizer, PreTokenizer, SpecialTokens, Template,
+    Tokenizer, nfc,
 };
 
 pub(crate) fn call() {
-    black_box((PreTokenizer::from_number(any()), Class::of(any())));
+    black_box((
+        PreTokenizer::from_number(any()),
+        Normalizer::from_number(any()),
+        Class::of(any()),
+    ));
+    black_box(nfc(bytes(), black_box(&mut [0; 32])).is_ok());
     if let Ok(t) = Tokenizer::parse(bytes()) {
         with(&t);
     }
@@ -48,6 +54,9 @@ pub(crate) fn with(t: &Tokenizer<'_>) {
     black_box((
         t.vocab(),
         t.pre_tokenizer(),
+        t.normalizer(),
+        t.scratch_for(any()),
+        t.tokens_for(any()),
         t.bos(),
         t.eos(),
         t.token_bytes(any()),
