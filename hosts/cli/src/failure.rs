@@ -79,6 +79,25 @@ impl Failure {
         }
     }
 
+    /// A file that cannot be written.
+    pub(crate) fn writing(path: &Path, e: &io::Error) -> Self {
+        let cause = format!("{}: {e}", path.display());
+        match e.kind() {
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotFound => {
+                Self::refused(cause, "name a file in a folder that exists")
+            }
+            _ => Self::machine(cause, "check the permissions, and the space on the disk"),
+        }
+    }
+
+    pub(crate) fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    pub(crate) fn cure(&self) -> &str {
+        &self.cure
+    }
+
     /// An error of the core; `what` is the file or option that it came from.
     pub(crate) fn core(what: impl Display, e: Error) -> Self {
         let cause = format!("{what}: {e}");

@@ -6,11 +6,13 @@
 #![deny(unsafe_code)]
 
 mod bench;
+mod chat;
 mod cmd;
 mod demo;
 mod failure;
 mod inspect;
 mod interrupt;
+mod lines;
 mod mix;
 mod model;
 mod options;

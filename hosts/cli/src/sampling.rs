@@ -4,6 +4,7 @@ use crate::failure::{BadValue, Failure, Result};
 use pleach::Model;
 use pleach::sample::{MAX_PENALTY_TOKENS, MAX_STOP_BYTES, MAX_STOP_STRINGS, Sampling};
 use pleach_linux::Limits;
+use pleach_linux::chat::Ends;
 
 /// Smallest magnitude but 0 that takes part in the arithmetic, 2^-24, and the largest, the largest f16.
 const FACTORS: std::ops::RangeInclusive<f32> = 5.960_464_5e-8..=65504.0;
@@ -242,6 +243,16 @@ impl SamplingArgs {
 }
 
 impl Drawing {
+    /// Ends texts where a template ends its answers, too. A string that is too long, or one too many, finds no
+    /// place: then only the model's own end of text ends.
+    pub(crate) fn end_answers(&mut self, ends: Ends) {
+        self.stop.extend(ends.token);
+        let fits = |s: &String| s.len() <= MAX_STOP_BYTES && !s.is_empty();
+        if self.stop_strings.len() < MAX_STOP_STRINGS {
+            self.stop_strings.extend(ends.string.filter(fits));
+        }
+    }
+
     /// The limits of a text of at most so many tokens. `strings` are [`Drawing::strings`].
     pub(crate) fn limits<'s>(&'s self, tokens: usize, strings: &'s [&'s str]) -> Limits<'s> {
         Limits {

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{command, intent, text};
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -24,7 +25,12 @@ fn interrupt(mut child: Child, after: Duration) -> i32 {
 
 #[test]
 fn where_it_waits_for_input() {
-    for arguments in [&[][..], &["run", &intent(), "--prompt-file", "-"]] {
+    let file = intent();
+    for arguments in [
+        &[][..],
+        &["run", &file, "--prompt-file", "-"],
+        &["chat", &file, "--template", "chatml"],
+    ] {
         let child = command()
             .args(arguments)
             .stdin(Stdio::piped())
@@ -32,6 +38,45 @@ fn where_it_waits_for_input() {
             .spawn()
             .unwrap();
         assert_eq!(interrupt(child, Duration::from_millis(500)), 130);
+    }
+}
+
+#[test]
+fn where_it_answers() {
+    let file = intent();
+    for arguments in [
+        &[
+            "run",
+            &file,
+            "--prompt",
+            "a",
+            "-n",
+            "20000",
+            "--logit-bias",
+            "2=-inf",
+        ][..],
+        &[
+            "chat",
+            &file,
+            "--template",
+            "chatml",
+            "-n",
+            "20000",
+            "--logit-bias",
+            "2=-inf",
+        ],
+    ] {
+        let mut child = command()
+            .args(arguments)
+            .args(["--context", "20010"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // A closed pipe is no matter: `run` does not read it.
+        let _ = child.stdin.as_mut().unwrap().write_all(b"a\n");
+        assert_eq!(interrupt(child, Duration::from_millis(700)), 130);
     }
 }
 

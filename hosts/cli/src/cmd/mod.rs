@@ -1,11 +1,14 @@
 //! The commands, a file each.
 
 mod bench;
+mod chat;
 mod inspect;
 mod pack;
 mod plan;
 mod run;
 mod trace;
+
+pub(crate) use chat::Chat;
 
 use crate::failure::Result;
 
@@ -17,6 +20,7 @@ pub(crate) enum Command {
     Plan(plan::Plan),
     Bench(bench::Bench),
     Run(run::Run),
+    Chat(Box<chat::Chat>),
     Trace(trace::Trace),
 }
 
@@ -28,6 +32,7 @@ impl Command {
             Command::Plan(c) => c.run(),
             Command::Bench(c) => c.run(),
             Command::Run(c) => c.run(),
+            Command::Chat(c) => c.run(),
             Command::Trace(c) => c.run(),
         }
     }

@@ -1,10 +1,11 @@
 //! Lines of input, bounded, and what they are: sentences, commands, or neither.
 
 use super::engine::Refusal;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use crate::lines;
 use pleach::Model;
 use pleach::tokenizer::{AddedTokens, EncodeOptions, Template, Tokenizer};
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 /// Longer lines are no sentences; they are skipped without being kept.
 const LONGEST: usize = 4096;
@@ -38,34 +39,26 @@ impl<R: BufRead> Lines<R> {
 
     /// The next line. Errors: standard input cannot be read.
     pub(super) fn next(&mut self, model: &Model<'_>) -> Result<Line> {
-        let mut bytes = Vec::new();
-        let failed = |e: std::io::Error| {
-            Failure::machine(
-                format!("standard input: {e}"),
-                "check where the input comes from",
-            )
-        };
-        let mut limited = self.input.by_ref().take(LONGEST as u64 + 1);
-        if limited.read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
-            return Ok(Line::End);
-        }
-        self.number += 1;
-        if bytes.last() != Some(&b'\n') && bytes.len() > LONGEST {
-            self.input.skip_until(b'\n').map_err(failed)?;
-            return Ok(Line::Refused(Refusal::new(
-                format!("longer than {LONGEST} bytes"),
-                "write one short sentence a line",
-            )));
-        }
-        let text = match std::str::from_utf8(&bytes) {
-            Ok(text) => text.trim(),
-            Err(e) => {
-                return Ok(Line::Refused(Refusal::new(
-                    format!("not UTF-8 text from byte {} on", e.valid_up_to() + 1),
-                    "save the text as UTF-8, or set the terminal to it",
-                )));
+        let line = lines::next(&mut self.input, LONGEST)?;
+        self.number += usize::from(line != lines::Line::End);
+        let refused = |why: String, cure: &str| Ok(Line::Refused(Refusal::new(why, cure)));
+        let text = match line {
+            lines::Line::End => return Ok(Line::End),
+            lines::Line::TooLong => {
+                return refused(
+                    format!("longer than {LONGEST} bytes"),
+                    "write one short sentence a line",
+                );
             }
+            lines::Line::NotText(at) => {
+                return refused(
+                    format!("not UTF-8 text from byte {at} on"),
+                    "save the text as UTF-8, or set the terminal to it",
+                );
+            }
+            lines::Line::Text(text) => text,
         };
+        let text = text.trim();
         if let Some(command) = text.strip_prefix('/') {
             return Ok(Line::Command(command.trim().to_owned()));
         }

@@ -15,7 +15,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn new(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code().expect("an exit code, no signal"),
             out: String::from_utf8(output.stdout).unwrap(),
@@ -48,17 +48,18 @@ pub(crate) fn command() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_pleach"));
     c.stdin(Stdio::null())
         .env_remove("COLUMNS")
-        .env_remove("CLICOLOR_FORCE");
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("NO_COLOR");
     c
 }
 
 pub(crate) fn pleach<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ran {
-    Ran::new(command().args(arguments).output().unwrap())
+    Ran::of(command().args(arguments).output().unwrap())
 }
 
 /// The same in a folder.
 pub(crate) fn pleach_in<S: AsRef<std::ffi::OsStr>>(folder: &Path, arguments: &[S]) -> Ran {
-    Ran::new(
+    Ran::of(
         command()
             .args(arguments)
             .current_dir(folder)
@@ -83,7 +84,7 @@ pub(crate) fn pleach_with(input: &[u8], arguments: &[&str]) -> Ran {
     let output = child.wait_with_output().unwrap();
     // The process may end without reading all of it.
     let _ = writer.join().unwrap();
-    Ran::new(output)
+    Ran::of(output)
 }
 
 pub(crate) fn fixtures() -> PathBuf {

@@ -49,6 +49,13 @@ pub struct Answer {
     pub turn: Turn,
 }
 
+impl Answer {
+    /// Whether question and answer are part of the conversation: not if it was interrupted before its first word.
+    pub fn is_kept(&self) -> bool {
+        !(self.text.is_empty() && self.end == End::Interrupted)
+    }
+}
+
 /// Why a question got no answer. Nothing of the conversation is lost.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -171,17 +178,19 @@ impl<'b> Conversation<'b> {
         }
         self.held.truncate(session.len());
         let Generation { tokens, end } = done?;
-        if !(text.is_empty() && end == End::Interrupted) {
-            self.first = first;
-            self.messages.push(Message::new(Role::User, question));
-            self.messages.push(Message::new(Role::Assistant, &text));
-        }
-        Ok(Answer {
+        let answer = Answer {
             text,
             tokens: tokens.len(),
             end,
             turn,
-        })
+        };
+        if answer.is_kept() {
+            self.first = first;
+            self.messages.push(Message::new(Role::User, question));
+            self.messages
+                .push(Message::new(Role::Assistant, &answer.text));
+        }
+        Ok(answer)
     }
 
     /// The system prompt and a question alone.
