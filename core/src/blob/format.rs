@@ -376,7 +376,7 @@ impl Module {
         })
     }
 
-    /// Its name within its layer, as checkpoints of the Llama and Qwen2 families have it.
+    /// Its name within its layer, as the checkpoints of all families have it.
     pub const fn path(self) -> &'static str {
         match self {
             Module::Q => "self_attn.q_proj",
@@ -516,9 +516,9 @@ pub struct ConfigRecord {
     pub rms_eps: f32,
     /// Factor of attention scores: f32(1 / sqrt(head_dim)).
     pub attn_scale: f32,
-    /// Factor of embeddings; 1 for Llama and Qwen2.
+    /// Factor of embeddings; 1 for the families that are imported.
     pub embed_scale: f32,
-    /// Factor of what a block adds to the residual stream; 1 for Llama and Qwen2.
+    /// Factor of what a block adds to the residual stream; 1 for the families that are imported.
     pub residual_scale: f32,
     /// Begin-of-text token, or [`NO_TOKEN`].
     pub bos: u32,

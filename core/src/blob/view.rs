@@ -239,7 +239,7 @@ impl<'b> Model<'b> {
     }
 
     /// The layer table's row `n`.
-    pub(crate) const fn layer(&self, n: usize) -> Option<LayerRecord> {
+    pub const fn layer(&self, n: usize) -> Option<LayerRecord> {
         if n >= self.config.layers as usize {
             return None;
         }

@@ -122,7 +122,8 @@ pub fn pack_expert_for(
             layer: s.layer,
         })
         .collect();
-    let mut adapter = open_adapter(key, folder, &config)?;
+    let qk_norm = model.layer(0).is_some_and(|l| l.qk_norm());
+    let mut adapter = open_adapter(key, folder, &config, qk_norm)?;
     if let Some(part) = adapter.parts.iter().find(|p| !sites.contains(&p.place)) {
         return Err(PackError::refused(
             format!(

@@ -240,7 +240,7 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
         .collect();
     let mut adapters = Vec::new();
     for ((key, folder), name) in experts.iter().zip(&folders) {
-        let mut adapter = open_adapter(key, folder, &config.record)?;
+        let mut adapter = open_adapter(key, folder, &config.record, config.qk_norm)?;
         let unique = !name.is_empty() && folders.iter().filter(|f| *f == name).count() == 1;
         adapter.name = if unique { name.clone() } else { key.clone() };
         for (what, text) in [("name", &adapter.name), ("key", key)] {
@@ -260,7 +260,12 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
 }
 
 /// Opens a LoRA folder, or a file of GGUF, for a base.
-pub(crate) fn open_adapter(key: &str, path: &Path, c: &ConfigRecord) -> Result<Adapter> {
+pub(crate) fn open_adapter(
+    key: &str,
+    path: &Path,
+    c: &ConfigRecord,
+    qk_norm: bool,
+) -> Result<Adapter> {
     if path.is_file() {
         return Adapter::open_gguf(key, path, c.layers, c.head_dim, &|p| features(c, p));
     }
@@ -272,7 +277,7 @@ pub(crate) fn open_adapter(key: &str, path: &Path, c: &ConfigRecord) -> Result<A
     }
     let base = Modules {
         layers: c.layers,
-        qk_norm: config.qk_norm,
+        qk_norm,
     };
     Adapter::open(key, path, base, &|p| features(c, p))
 }

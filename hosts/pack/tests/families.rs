@@ -328,5 +328,5 @@ fn experts_that_target_norms_of_heads() {
     refused(c, &["target_modules", "model.layers.0.self_attn.q_norm"]);
     // In qwen25 the same pattern names projections alone.
     let c = Checkpoint::family("qwen25").set(EXPERT, "target_modules", targets);
-    refused(c, &["adapter_model.safetensors", "k_proj", "missing"]);
+    refused(c, &["down_proj", "target_modules does not name"]);
 }
