@@ -6,7 +6,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `import` | reads Hugging Face bases, X-LoRA folders of PEFT and of the original package, LoRA folders; refuses by name |
+//! | `import` | reads bases (Hugging Face, GGUF), X-LoRA folders of PEFT and of the original package, adapters (PEFT, GGUF); refuses by name |
 //! | [`quant`] | f32 to q8, f16, f32, with what it costs |
 //! | [`layout`] | interleaves rows into the tiles of the kernels |
 //! | `section` | the writers of the file's sections |

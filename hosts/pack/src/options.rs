@@ -73,13 +73,13 @@ impl Target {
 /// What to pack, and how.
 #[derive(Clone, Debug)]
 pub struct PackOptions {
-    /// Folder of the base: `config.json` and safetensors.
+    /// The base: a folder with `config.json` and safetensors, or a GGUF file.
     pub base: PathBuf,
     /// Folder of the X-LoRA checkpoint as PEFT or the original `xlora` package saves it. Without it the adapters
     /// are mixed by hand.
     pub xlora: Option<PathBuf>,
-    /// LoRA folders. With `xlora`: key (or name) of an expert and the folder to take it from. Without: name
-    /// and folder, in class order.
+    /// LoRA folders, or GGUF files. With `xlora`: key (or name) of an expert and where to take it from.
+    /// Without: name and place, in class order.
     pub adapters: Vec<(String, PathBuf)>,
     /// Storage of the base's weights.
     pub quant: BaseQuant,

@@ -8,6 +8,7 @@ use crate::import::base::BaseConfig;
 use crate::import::modules::Place;
 use crate::import::weights::Source;
 use crate::layout::{pack, pack_q8};
+use crate::quant::Loss;
 use crate::write::Section;
 use pleach::blob::format::{LAYER_TENSORS, Module, NO_LAYER, QK_TENSORS, Role};
 use pleach::hash::Fnv1a;
@@ -87,6 +88,8 @@ impl Base {
         let storage = job.storage;
         let mut table = Table::begin(out, self.items.len(), 0);
         let mut hash = 0;
+        let mut halves = Loss::default();
+        let mut numbers = 0;
         for item in &self.items {
             let (name, rows, cols) = (&item.name, item.rows, item.cols);
             if hash_embedding && item.role == Role::Embed as u16 {
@@ -110,11 +113,22 @@ impl Base {
                     pack(&m, dtype, layout, storage.group)
                 }
             };
+            if dtype == Dtype::F16 {
+                halves.add(&t.loss);
+                numbers += rows * cols;
+            }
             let kind = kind_of(item.role);
             job.report
                 .tensor(kind, None, &item.name, &t, net_bytes(&t, storage.group));
             table.push(out, item.role, item.layer, &t);
             job.progress.advance(item.bytes);
+        }
+        if halves.rounded > 0 {
+            job.progress.note(&format!(
+                "{} of the base's {numbers} weights are rounded to f16, relative error {:.4} %",
+                halves.rounded,
+                100.0 * halves.relative()
+            ));
         }
         Ok(hash)
     }

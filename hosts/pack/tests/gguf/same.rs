@@ -86,6 +86,35 @@ fn quantised_values_as_f16_and_as_another_group() {
     both("exact.gguf", gguf("exact"), BaseQuant::Q8);
 }
 
+/// Products of two numbers of 11 and 8 bits do not fit f16: how many do not is said.
+#[test]
+fn rounding_to_f16_is_counted() {
+    let values = Source::open(gguf("exact/model.safetensors"));
+    let matrices = values
+        .names()
+        .into_iter()
+        .map(|n| values.tensor(&n))
+        .filter(|(shape, _)| shape.len() == 2);
+    let all: Vec<f32> = matrices.flat_map(|(_, v)| v).collect();
+    let rounded = all
+        .iter()
+        .filter(|v| half::f16::from_f32(**v).to_f32() != **v)
+        .count();
+    let mut o = PackOptions::new(gguf("exact.gguf"));
+    o.quant = BaseQuant::F16;
+    let mut heard = Heard::default();
+    pack(&o, &mut heard).expect("packs");
+    let words = format!(
+        "{rounded} of the base's {} weights are rounded to f16",
+        all.len()
+    );
+    assert!(
+        heard.notes.iter().any(|n| n.starts_with(&words)),
+        "{:?}",
+        heard.notes
+    );
+}
+
 /// At group 32 the file's numbers are the GGUF's: scales with their sign, subnormal ones lifted, -128 kept.
 #[test]
 fn q8_0_and_q4_0_are_taken_as_they_are() {

@@ -24,6 +24,12 @@ pub(super) struct Reader<'p> {
 impl<'p> Reader<'p> {
     pub(super) fn open(path: &'p Path) -> Result<Self> {
         let io = |e| PackError::io("read", path, e);
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(PackError::refused(
+                format!("{}: not a file", path.display()),
+                "pass a GGUF file, or the Hugging Face folder of the base",
+            ));
+        }
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         Ok(Self {
