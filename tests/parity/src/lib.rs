@@ -2,6 +2,7 @@
 //!
 //! * [`fixture`]: the checkpoints on disk, packed as a test asks for them.
 //! * [`mode`]: the ways in which a session can do the same work; [`mode::run`] does it.
+//! * [`text`]: text to tokens and back.
 //! * [`trace`]: what a run leaves behind, its hash, the first difference of two.
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
 //! * [`quality`]: perplexity, and divergence from a reference.
@@ -24,6 +25,7 @@ pub mod reseal;
 pub mod smol;
 pub mod subject;
 pub mod synth;
+pub mod text;
 pub mod trace;
 
 pub use fixture::{Case, File, Storage};

@@ -44,8 +44,6 @@ pub struct Figures {
     pub kl: f64,
     /// How often the largest logit is the reference's.
     pub agree: usize,
-    /// Reads of the weights.
-    pub sweeps: u64,
 }
 
 impl Figures {
@@ -80,15 +78,6 @@ impl Figures {
             self.agree +=
                 usize::from(pleach::sample::argmax(row) == pleach::sample::argmax(reference));
         }
-    }
-
-    /// The sum of two.
-    pub fn merge(&mut self, other: &Figures) {
-        self.tokens += other.tokens;
-        self.nll += other.nll;
-        self.kl += other.kl;
-        self.agree += other.agree;
-        self.sweeps += other.sweeps;
     }
 }
 
@@ -141,8 +130,7 @@ impl<'m> Reader<'m> {
         }
     }
 
-    /// Calls `heard` with each passage and the logits that predict its targets, `[targets][vocab]`. Returns the
-    /// sweeps.
+    /// Calls `heard` with each passage's number and the logits that predict its targets, `[targets][vocab]`.
     ///
     /// Errors: the session's.
     pub fn read(
@@ -150,7 +138,7 @@ impl<'m> Reader<'m> {
         routing: Routing<'_>,
         passages: &[Passage],
         mut heard: impl FnMut(usize, &[f32]),
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let mut session = Session::new(self.model, &self.options, self.arena.bytes())?;
         session.set_routing(routing)?;
         let mut logits = Vec::new();
@@ -169,7 +157,7 @@ impl<'m> Reader<'m> {
             }
             heard(n, &logits);
         }
-        Ok(session.counters().sweeps)
+        Ok(())
     }
 }
 
@@ -201,25 +189,37 @@ pub struct Subject<'m, 'r> {
     pub routing: Routing<'r>,
 }
 
-/// Reads passages with both and compares them; a subject that is its own reference has KL 0.
+/// Reads passages with a reference and with some subjects, and compares each with the reference. `heard` is told
+/// how many passages are done.
 ///
 /// Errors: the session's.
 pub fn compare(
     reference: Subject<'_, '_>,
-    subject: Subject<'_, '_>,
+    subjects: &[Subject<'_, '_>],
     passages: &[Passage],
-) -> Result<Figures, Error> {
+    mut heard: impl FnMut(usize),
+) -> Result<Vec<Figures>, Error> {
     let context = passages.iter().map(|p| p.tokens.len()).max().unwrap_or(1);
-    let mut ours = Reader::new(subject.model, context, KvType::F32);
     let mut theirs = Reader::new(reference.model, context, KvType::F32);
-    let mut figures = Figures::default();
-    for passage in passages {
+    let mut ours: Vec<_> = subjects
+        .iter()
+        .map(|s| Reader::new(s.model, context, KvType::F32))
+        .collect();
+    let mut figures = vec![Figures::default(); subjects.len()];
+    let mut expected = Vec::new();
+    for (n, passage) in passages.iter().enumerate() {
         let one = std::slice::from_ref(passage);
-        let mut expected = Vec::new();
-        theirs.read(reference.routing, one, |_, l| expected = l.to_vec())?;
-        figures.sweeps += ours.read(subject.routing, one, |_, logits| {
-            figures.add(passage.targets(), logits, &expected);
+        theirs.read(reference.routing, one, |_, logits| {
+            expected.clear();
+            expected.extend_from_slice(logits);
         })?;
+        let rows = subjects.iter().zip(&mut ours).zip(&mut figures);
+        for ((subject, reader), figures) in rows {
+            reader.read(subject.routing, one, |_, logits| {
+                figures.add(passage.targets(), logits, &expected);
+            })?;
+        }
+        heard(n + 1);
     }
     Ok(figures)
 }
@@ -231,10 +231,9 @@ pub fn measure(subject: Subject<'_, '_>, passages: &[Passage]) -> Result<Figures
     let context = passages.iter().map(|p| p.tokens.len()).max().unwrap_or(1);
     let mut figures = Figures::default();
     let mut reader = Reader::new(subject.model, context, KvType::F32);
-    let sweeps = reader.read(subject.routing, passages, |n, logits| {
+    reader.read(subject.routing, passages, |n, logits| {
         figures.add(passages[n].targets(), logits, logits);
     })?;
-    figures.sweeps = sweeps;
     Ok(figures)
 }
 

@@ -2,8 +2,8 @@
 
 use crate::fixture::{File, Storage, json, root};
 use crate::quality::Passage;
+use crate::text::encode;
 use pleach::Model;
-use pleach::tokenizer::{EncodeOptions, Tokenizer};
 use pleach_pack::PackOptions;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -86,20 +86,8 @@ pub fn answers() -> Vec<Passage> {
     heldout().iter().map(Pair::passage).collect()
 }
 
-/// The tokens of a text, special ones included; no template.
-pub fn encode(model: Model<'_>, text: &str) -> Vec<u32> {
-    let tokenizer = model.tokenizer().expect("a tokenizer in the file");
-    let mut scratch = vec![0; Tokenizer::scratch_len(text.len() + 1)];
-    let mut out = vec![0; text.len() + 1];
-    let n = tokenizer
-        .encode(text, EncodeOptions::DEFAULT, &mut scratch, &mut out)
-        .expect("room for every byte");
-    out.truncate(n);
-    out
-}
-
 /// Over 3,000 tokens of technical English in passages of 512.
-pub fn english(model: Model<'_>) -> Vec<Passage> {
+pub fn english(model: &Model<'_>) -> Vec<Passage> {
     let path = root().join("english/python-reference.txt");
     let text = std::fs::read_to_string(path).expect("English");
     Passage::windows(&encode(model, &text), 512)

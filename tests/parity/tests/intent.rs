@@ -2,8 +2,8 @@
 //! training never saw.
 
 use parity::fixture::{floats, intent, json, root, tokens};
-use parity::{File, Mode, Setup, Storage, Text, run};
-use pleach::tokenizer::{Decoder, EncodeOptions, SpecialTokens, Tokenizer};
+use parity::text::{decode, encode_from_start};
+use parity::{Mode, Setup, Storage, Text, run};
 use pleach::{
     Counters, Guess, Inline, Kernels, KvType, Session, SessionOptions, Speculate, sample,
 };
@@ -62,37 +62,17 @@ fn tokens_and_numbers_of_the_expected_prompts() {
             }
         }
         assert_eq!(
-            encode(&file, &format!("{}\n", case["sentence"].as_str().unwrap())),
+            encode_from_start(
+                &file.model(),
+                &format!("{}\n", case["sentence"].as_str().unwrap())
+            ),
             prompt
         );
-        assert_eq!(decode(&file, &answer), case["text"].as_str().unwrap());
+        assert_eq!(
+            decode(&file.model(), &answer),
+            case["text"].as_str().unwrap()
+        );
     }
-}
-
-fn tokenizer(file: &File) -> Tokenizer<'_> {
-    file.model().tokenizer().expect("a tokenizer in the file")
-}
-
-/// BOS and the tokens of `text`.
-fn encode(file: &File, text: &str) -> Vec<u32> {
-    let tokenizer = tokenizer(file);
-    let mut scratch = vec![0; Tokenizer::scratch_len(text.len() + 1)];
-    let mut out = vec![0; text.len() + 1];
-    let n = tokenizer
-        .encode(text, EncodeOptions::DEFAULT, &mut scratch, &mut out)
-        .expect("room for every byte");
-    let bos = tokenizer.bos().unwrap_or(file.model().config().bos);
-    [&[bos], &out[..n]].concat()
-}
-
-fn decode(file: &File, tokens: &[u32]) -> String {
-    let mut decoder = Decoder::new(tokenizer(file), SpecialTokens::Skip);
-    let mut text = String::new();
-    for &token in tokens {
-        text.extend(decoder.push(token));
-    }
-    text.extend(decoder.finish());
-    text
 }
 
 /// Right answers by language, all answers, and what decoding cost.
@@ -134,7 +114,7 @@ fn evaluate(storage: Storage, kv: KvType) -> Score {
     {
         let item: Value = json(line.as_bytes());
         let text = |key: &str| item[key].as_str().expect(key).to_owned();
-        let prompt = encode(&file, &(text("sentence") + "\n"));
+        let prompt = encode_from_start(&file.model(), &(text("sentence") + "\n"));
         session.rewind(0).expect("0 is never too long");
         session.push(&prompt).expect("the prompt fits");
         session.run(Kernels::detect(), &mut Inline).expect("finite");
@@ -153,7 +133,7 @@ fn evaluate(storage: Storage, kv: KvType) -> Score {
         score.sweeps += session.counters().sweeps - before;
         let language = LANGUAGES.iter().position(|l| **l == text("language"));
         score.right[language.expect("a known language")] +=
-            u32::from(decode(&file, &answer) == text("intent"));
+            u32::from(decode(&file.model(), &answer) == text("intent"));
         score.all += 1;
     }
     score.counters = session.counters();

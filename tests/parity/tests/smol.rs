@@ -3,6 +3,7 @@
 
 use parity::fixture::{floats, tokens};
 use parity::quality::{Figures, Subject, compare, measure};
+use parity::text::encode;
 use parity::{File, Mode, Setup, Storage, Text, run, smol};
 use pleach::{Kernels, KvType, Model, Routing, Sampling, Session, SessionOptions, Speculate};
 use pleach_linux::{Arena, Limits, ScopedThreads, Watch, generate};
@@ -64,7 +65,7 @@ fn cases() -> Vec<(Value, Vec<u32>, Vec<u32>)> {
 #[test]
 #[ignore = "needs the base: cargo xtask test smol"]
 fn greedy_tokens_and_scalings() {
-    let mut close = 0;
+    let (mut close, mut largest, mut sum, mut count) = (0, 0.0f64, 0.0, 0);
     for (case, prompt, answer) in cases() {
         let text = Text {
             forced: &answer,
@@ -82,13 +83,17 @@ fn greedy_tokens_and_scalings() {
             }
         }
         let bytes = std::fs::read(smol::folder().join(case["file"].as_str().unwrap())).unwrap();
-        // Recorded as f16: half a unit of 2^-11 at most; the rest is the base in f16.
+        // The base's weights are rounded to f16 here (2^-12 of each at most, through 30 layers), the record too.
         let scalings = floats(&bytes, "scalings");
         for (ours, theirs) in trace.scalings.iter().zip(&scalings) {
-            assert!((ours - theirs).abs() <= 2e-3, "{ours} against {theirs}");
+            let error = f64::from((ours - theirs).abs());
+            (largest, sum, count) = (error.max(largest), sum + error, count + 1);
         }
         assert!(scalings.len() == prompt.len() * trace.width);
     }
+    let mean = sum / f64::from(count);
+    println!("scalings: {largest:.5} apart at most, {mean:.6} in the mean");
+    assert!(largest <= 5e-3 && mean <= 5e-4);
     println!("{close} tokens whose margin is at most 0.05 were not compared");
 }
 
@@ -182,13 +187,17 @@ fn within_a_hundredth(name: &str, found: &Figures, reference: f64) {
 #[test]
 #[ignore = "needs the base: cargo xtask test smol"]
 fn q8_base_on_english() {
-    let passages = smol::english(F16.model());
+    let passages = smol::english(&f16());
     let subject = |model| Subject {
         model,
         routing: Routing::Base,
     };
     let reference = measure(subject(f16()), &passages).expect("finite");
-    let found = compare(subject(f16()), subject(Q8.model()), &passages).expect("finite");
+    let [found] =
+        compare(subject(f16()), &[subject(Q8.model())], &passages, |_| ()).expect("finite")[..]
+    else {
+        panic!("one subject")
+    };
     assert!(found.tokens >= 3000, "{}", found.tokens);
     within_a_hundredth("q8, base", &found, reference.perplexity());
     assert!(found.perplexity() <= 1.01 * reference.perplexity());
@@ -202,7 +211,11 @@ fn q8_xlora_on_heldout_answers() {
         model,
         routing: Routing::Exact,
     };
-    let found = compare(subject(f16()), subject(Q8.model()), &passages).expect("finite");
+    let [found] =
+        compare(subject(f16()), &[subject(Q8.model())], &passages, |_| ()).expect("finite")[..]
+    else {
+        panic!("one subject")
+    };
     assert_eq!(found.tokens, 853);
     within_a_hundredth("q8, X-LoRA", &found, peft("xlora"));
 }
@@ -214,7 +227,7 @@ fn tokens_of_the_heldout_texts() {
     let model = f16();
     for pair in smol::heldout() {
         for (text, ids) in pair.texts.iter().zip(&pair.tokens) {
-            assert_eq!(&smol::encode(model, text), ids, "{text:?}");
+            assert_eq!(&encode(&model, text), ids, "{text:?}");
         }
     }
 }
