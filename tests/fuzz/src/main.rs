@@ -47,4 +47,4 @@ fn seeds() {
     std::process::exit(0);
 }
 
-fuzz_target!(init: seeds(), |data: &[u8]| { (chosen().run)(data) });
+fuzz_target!(init: seeds(), |data: &[u8]| (chosen().run)(data));

@@ -320,12 +320,13 @@ fn without_generation_tags(source: &str) -> String {
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        // `{%}` opens a tag and does not close it.
+        let Some(end) = tag[2..].find("%}") else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(end + 2);
-        let inner = &tag[2..tag.len() - 2];
+        let (tag, after) = tag.split_at(2 + end + 2);
+        let inner = &tag[2..2 + end];
         let word = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         match word {
             "generation" => out.push_str(&tag.replacen(word, "if true", 1)),
@@ -370,6 +371,8 @@ mod tests {
         let source = "{%- generation -%} a {%- endgeneration %}\n{% set generation = 1 %}b";
         assert_eq!(render(source).unwrap(), "ab");
         assert_eq!(without_generation_tags("{% generation"), "{% generation");
+        assert_eq!(without_generation_tags("{%}"), "{%}");
+        assert_eq!(without_generation_tags("{%%}{%}a%}"), "{%%}{%}a%}");
     }
 
     #[test]
