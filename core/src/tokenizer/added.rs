@@ -1,5 +1,6 @@
 //! Finding added tokens in text, leftmost and then longest first.
 
+use super::FULL;
 use super::format::Normalizer;
 use super::section::{Added, Tokenizer};
 use super::span::Span;
@@ -48,7 +49,8 @@ impl<'g> Rows<'g> {
     ) -> Self {
         let mut first = [0; 8];
         for row in from..to {
-            if let Some(byte) = byte_at(tokenizer, row, 0)
+            if FULL
+                && let Some(byte) = byte_at(tokenizer, row, 0)
                 && let Some(bits) = first.get_mut(usize::from(byte >> 5))
             {
                 *bits |= 1 << (byte & 31);
@@ -63,6 +65,10 @@ impl<'g> Rows<'g> {
     }
 
     fn begin_with(&self, byte: u8) -> bool {
+        // Firmware, which has few added tokens, does without.
+        if !FULL {
+            return true;
+        }
         let bits = self.first.get(usize::from(byte >> 5));
         bits.is_some_and(|bits| bits >> (byte & 31) & 1 == 1)
     }
@@ -125,10 +131,10 @@ impl<'t> Iterator for Pieces<'t, '_, '_> {
                 continue;
             }
             let mut before = self.rest.before(&tail);
-            if row.lstrip {
+            if FULL && row.lstrip {
                 before = before.trim_end();
             }
-            let rest = if row.rstrip {
+            let rest = if FULL && row.rstrip {
                 after.trim_start()
             } else {
                 after

@@ -1,9 +1,9 @@
 //! Tokens to text, as they come.
 
-use super::SpecialTokens;
 use super::format::STRIP_SPACE;
 use super::section::Tokenizer;
 use super::unicode::first_char;
+use super::{FULL, SpecialTokens};
 
 /// Decodes a stream of tokens and holds back the bytes of a character that is not whole yet.
 ///
@@ -56,7 +56,7 @@ impl<'b> Decoder<'b> {
             tokenizer,
             special,
             held: Held::NONE,
-            strip: tokenizer.has(STRIP_SPACE),
+            strip: FULL && tokenizer.has(STRIP_SPACE),
         }
     }
 
@@ -94,7 +94,7 @@ impl<'b> Decoder<'b> {
         let end = body.len().saturating_sub(keep);
         self.held = Held::of(all.skip(total - keep));
         let mut body = body.get(..end).unwrap_or(&[]);
-        if self.strip && keep < total {
+        if FULL && self.strip && keep < total {
             self.strip = false;
             if head.len == 0 {
                 body = body.strip_prefix(b" ").unwrap_or(body);
@@ -115,7 +115,7 @@ impl<'b> Decoder<'b> {
     /// # Ok::<(), pleach::Error>(())
     /// ```
     pub fn finish(&mut self) -> Text<'b> {
-        self.strip = self.tokenizer.has(STRIP_SPACE);
+        self.strip = FULL && self.tokenizer.has(STRIP_SPACE);
         Text {
             head: core::mem::replace(&mut self.held, Held::NONE),
             body: &[],
@@ -161,6 +161,9 @@ impl Text<'_> {
 
     fn first(&self, bytes: &[u8]) -> Option<(char, usize)> {
         let (c, len) = first_char(bytes)?;
+        if !FULL {
+            return Some((c, len));
+        }
         let bad = c == char::REPLACEMENT_CHARACTER && !bytes.starts_with("\u{fffd}".as_bytes());
         Some((c, if bad && self.each { 1 } else { len }))
     }

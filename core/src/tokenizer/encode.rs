@@ -290,7 +290,7 @@ impl<'g> Encoder<'g, '_, '_> {
         let tokenizer = self.tokenizer;
         text.fold = tokenizer.model_is_chars();
         let prefix = match start {
-            0 => ADD_PREFIX_SPACE | PREFIX_FIRST,
+            0 if FULL => ADD_PREFIX_SPACE | PREFIX_FIRST,
             _ => ADD_PREFIX_SPACE,
         };
         if tokenizer.has(prefix) && !text.spaced() {

@@ -58,8 +58,9 @@ struct Copied<'o> {
 impl Sink for Copied<'_> {
     fn put(&mut self, bytes: &[u8]) {
         let end = self.len.saturating_add(bytes.len());
-        if let Some(slot) = self.out.get_mut(self.len..end) {
-            slot.copy_from_slice(bytes);
+        let slots = self.out.get_mut(self.len..).unwrap_or(&mut []);
+        for (slot, byte) in slots.iter_mut().zip(bytes) {
+            *slot = *byte;
         }
         self.len = end;
     }

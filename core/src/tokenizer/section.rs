@@ -35,6 +35,8 @@ pub(super) struct Added<'b> {
     pub(super) rstrip: bool,
 }
 
+const NEEDS_FULL: &str = "a tokenizer that needs the feature `tokenizer-full` of the core";
+
 const fn fail<T>(why: &'static str) -> Result<T, Error> {
     Err(Error::Tokenizer { why })
 }
@@ -229,6 +231,9 @@ impl<'b> Tokenizer<'b> {
             }
             if row.id >= self.header.vocab {
                 return fail("an added token is not in the vocabulary");
+            }
+            if !FULL && (row.lstrip || row.rstrip) {
+                return fail(NEEDS_FULL);
             }
             left = match left.checked_sub(row.content.len()) {
                 Some(left) => left,
@@ -505,7 +510,7 @@ const fn check_kind(h: &Header) -> Result<(), Error> {
         || !matches!(normalizer, Normalizer::None)
         || h.flags & IGNORE_MERGES != 0;
     if full && !FULL {
-        return fail("a tokenizer that needs the feature `tokenizer-full` of the core");
+        return fail(NEEDS_FULL);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Text as the tokenizer sees it.
 
+use super::FULL;
 use super::unicode::{Class, first_char};
 
 /// `▁`, which SentencePiece writes for a space.
@@ -77,7 +78,8 @@ impl Iterator for Span<'_> {
         if core::mem::take(&mut self.space) {
             return Some(b' ');
         }
-        if self.fold
+        if FULL
+            && self.fold
             && let Some(rest) = self.text.strip_prefix(LOW_LINE)
         {
             self.text = rest;
