@@ -8,6 +8,7 @@
 //! | `floor` | activations whose group maximum lies on both sides of 2^-40 |
 //! | `sharp` | attention scores far below exp's cut; a negative global weight |
 //! | `raw` | Qwen2's biases, an untied head, an embedding site, raw scalings of both signs with top-k, experts that miss sites |
+//! | `heads` | Qwen3's norms of heads: heads that are zero (sqrt(eps) alone divides), that are as small as a flush lets them be, weights from 2^-24 to 30; head_dim 18 |
 //!
 //! In `q8` every weight byte of -127 is made -128: no weight byte is illegal.
 
@@ -43,7 +44,7 @@ pub struct Recipe {
     kv_heads: usize,
     head_dim: usize,
     layers: usize,
-    qwen2: bool,
+    model_type: &'static str,
     /// Rank and targets of each expert.
     experts: &'static [(usize, &'static [&'static str])],
     depth: usize,
@@ -62,7 +63,7 @@ const ALL: &[&str] = &[
 ];
 
 /// All recipes.
-pub const RECIPES: [Recipe; 5] = [
+pub const RECIPES: [Recipe; 6] = [
     Recipe {
         name: "odd",
         group: 32,
@@ -73,7 +74,7 @@ pub const RECIPES: [Recipe; 5] = [
         kv_heads: 1,
         head_dim: 6,
         layers: 2,
-        qwen2: false,
+        model_type: "llama",
         experts: &[
             (1, ALL),
             (3, ALL),
@@ -99,7 +100,7 @@ pub const RECIPES: [Recipe; 5] = [
         kv_heads: 5,
         head_dim: 10,
         layers: 2,
-        qwen2: false,
+        model_type: "llama",
         experts: &[(5, ALL), (3, &["o_proj", "gate_proj"])],
         depth: 1,
         options: |o| o["scaling_pass_value"] = json!(0.5),
@@ -115,7 +116,7 @@ pub const RECIPES: [Recipe; 5] = [
         kv_heads: 2,
         head_dim: 14,
         layers: 2,
-        qwen2: false,
+        model_type: "llama",
         experts: &[(3, ALL), (1, ALL)],
         depth: 1,
         options: |o| o["scaling_pass_value"] = json!(Value::Null),
@@ -131,7 +132,7 @@ pub const RECIPES: [Recipe; 5] = [
         kv_heads: 3,
         head_dim: 2,
         layers: 3,
-        qwen2: false,
+        model_type: "llama",
         experts: &[(17, &["q_proj", "k_proj"]), (3, ALL), (1, &["up_proj"])],
         depth: 3,
         options: |o| {
@@ -150,7 +151,7 @@ pub const RECIPES: [Recipe; 5] = [
         kv_heads: 1,
         head_dim: 18,
         layers: 2,
-        qwen2: true,
+        model_type: "qwen2",
         experts: &[
             (5, &["q_proj", "k_proj", "v_proj"]),
             (3, &["embed_tokens", "down_proj"]),
@@ -166,7 +167,26 @@ pub const RECIPES: [Recipe; 5] = [
         },
         fill: normal,
     },
+    Recipe {
+        name: "heads",
+        group: 32,
+        hidden: 34,
+        vocab: 31,
+        intermediate: 35,
+        heads: 6,
+        kv_heads: 3,
+        head_dim: HEAD,
+        layers: 2,
+        model_type: "qwen3",
+        experts: &[(3, &["q_proj", "k_proj"]), (1, ALL)],
+        depth: 1,
+        options: |o| o["top_k_lora"] = json!(1),
+        fill: heads,
+    },
 ];
+
+/// Width of a head in `heads`.
+const HEAD: usize = 18;
 
 /// `recipe-quant-adapters-group-target` and bytes of every recipe in f16 and q8, for Linux and portable.
 /// All pass [`Model::verify`](pleach::Model::verify).
@@ -221,7 +241,7 @@ impl Recipe {
         };
         add("model.embed_tokens.weight", self.vocab, self.hidden);
         add("model.norm.weight", 1, self.hidden);
-        if self.qwen2 {
+        if self.qwen2() {
             add("lm_head.weight", self.vocab, self.hidden);
         }
         for n in 0..self.layers {
@@ -232,10 +252,14 @@ impl Recipe {
                 1,
                 self.hidden,
             );
+            if self.model_type == "qwen3" {
+                add(&format!("{layer}.self_attn.q_norm.weight"), 1, HEAD);
+                add(&format!("{layer}.self_attn.k_norm.weight"), 1, HEAD);
+            }
             for module in ALL {
                 let (path, rows, cols) = self.module(module);
                 add(&format!("{layer}.{path}.weight"), rows, cols);
-                if self.qwen2 && ["q_proj", "k_proj", "v_proj"].contains(module) {
+                if self.qwen2() && ["q_proj", "k_proj", "v_proj"].contains(module) {
                     add(&format!("{layer}.{path}.bias"), 1, rows);
                 }
             }
@@ -270,15 +294,20 @@ impl Recipe {
             .write(&folder.join("xlora/adapter_model.safetensors"));
     }
 
+    /// Biases of q, k and v, and a head of its own.
+    fn qwen2(&self) -> bool {
+        self.model_type == "qwen2"
+    }
+
     fn base_config(&self) -> Value {
         json!({
-            "model_type": if self.qwen2 { "qwen2" } else { "llama" },
+            "model_type": self.model_type,
             "vocab_size": self.vocab, "hidden_size": self.hidden,
             "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim,
             "intermediate_size": self.intermediate, "max_position_embeddings": 128,
-            "tie_word_embeddings": !self.qwen2, "rope_theta": 10000.0, "rope_scaling": null,
-            "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": false,
+            "tie_word_embeddings": !self.qwen2(), "rope_theta": 10000.0, "rope_scaling": null,
+            "rms_norm_eps": if self.model_type == "qwen3" { 1e-12 } else { 1e-6 }, "hidden_act": "silu", "attention_bias": false,
             "mlp_bias": false, "bos_token_id": 1, "eos_token_id": 2,
         })
     }
@@ -441,6 +470,31 @@ fn sharp(name: &str, rows: usize, cols: usize, random: &mut Random) -> Vec<f32> 
     let mut w = normal(name, rows, cols, random);
     if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
         w.iter_mut().for_each(|v| *v *= 30.0);
+    }
+    w
+}
+
+/// A third of the heads of q and k is zero, a third has weights of 2^-24: with the second layer's inputs, of
+/// about 2^-24 too, its values lie on both sides of 2^-48.
+fn heads(name: &str, rows: usize, cols: usize, random: &mut Random) -> Vec<f32> {
+    let tiny = 2f32.powi(-24);
+    let mut w = normal(name, rows, cols, random);
+    if name.contains("layers.1.input_layernorm") {
+        w.fill(tiny);
+    }
+    if name.contains("q_norm") || name.contains("k_norm") {
+        let sizes = [tiny, 1.0, -30.0, 0.0, 2f32.powi(-12)];
+        let sizes = sizes.into_iter().cycle();
+        w.iter_mut().zip(sizes).for_each(|(v, size)| *v = size);
+    }
+    if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
+        for (r, row) in w.chunks_exact_mut(cols).enumerate() {
+            match r / HEAD % 3 {
+                0 => row.fill(0.0),
+                1 => row.iter_mut().for_each(|v| *v = tiny.copysign(*v)),
+                _ => {}
+            }
+        }
     }
     w
 }
