@@ -161,8 +161,8 @@ impl Bench {
 
 /// BOS as the tokenizer says, then the text.
 fn encode(text: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32>> {
-    let mut body = vec![0; text.len() + 1];
-    let mut scratch = vec![0; Tokenizer::scratch_len(text.len() + 1)];
+    let mut body = vec![0; tokenizer.tokens_for(text.len())];
+    let mut scratch = vec![0; tokenizer.scratch_for(text.len())];
     let n = tokenizer
         .encode(text, EncodeOptions::DEFAULT, &mut scratch, &mut body)
         .map_err(|e| Failure::core("--prompt", e))?;

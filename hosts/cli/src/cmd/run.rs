@@ -153,9 +153,8 @@ impl Run {
 fn encode(source: &str, text: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32>> {
     let bos = tokenizer.bos();
     let mut tokens: Vec<u32> = bos.into_iter().collect();
-    // At most one token a byte, and one for the space that some tokenizers put before a text.
-    let mut body = vec![0; text.len() + 1];
-    let mut scratch = vec![0; Tokenizer::scratch_len(text.len() + 1)];
+    let mut body = vec![0; tokenizer.tokens_for(text.len())];
+    let mut scratch = vec![0; tokenizer.scratch_for(text.len())];
     let n = tokenizer
         .encode(text, EncodeOptions::DEFAULT, &mut scratch, &mut body)
         .map_err(|e| Failure::core(source, e))?;
