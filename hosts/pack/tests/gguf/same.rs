@@ -78,6 +78,13 @@ fn llama3_frequencies() {
         stretched += u32::from(f64::from(ours) < 0.9 * plain);
     }
     assert_eq!(stretched, 7);
+    let mut heard = Heard::default();
+    pack(&PackOptions::new(gguf("llama32.gguf")), &mut heard).expect("packs");
+    assert!(
+        heard.notes.iter().all(|n| !n.contains("ignored")),
+        "{:?}",
+        heard.notes
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ const MAX_DIM: u32 = 1 << 24;
 const MAX_HEADS: u32 = 4096;
 const MAX_LAYERS: u32 = 4096;
 /// The scaling factors of the rotary embedding's frequencies.
-const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// What an architecture of llama.cpp computes.
 #[derive(Clone, Copy, Debug)]

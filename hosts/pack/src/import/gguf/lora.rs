@@ -3,7 +3,8 @@
 //!
 //! A is `[rank][inputs]` and B `[outputs][rank]` as PEFT has them, but at the embedding A is
 //! `[vocab][rank]`. Rows of B of q and k are reordered as the base's are. The scale is alpha / rank, and 1
-//! without alpha, as in llama.cpp's `get_scale`.
+//! without alpha, as in llama.cpp's `get_scale`: the format has no place for rank-stabilised LoRA or for
+//! alphas that differ between modules, and its converter drops them.
 
 use super::config::architecture_of;
 use super::file::Gguf;

@@ -54,7 +54,7 @@ pub(crate) const Q4_0: u32 = 2;
 pub(crate) const Q8_0: u32 = 8;
 
 /// The types that exist and are not read, for messages.
-const OTHERS: [(u32, &str); 24] = [
+const OTHERS: [(u32, &str); 23] = [
     (9, "Q8_1"),
     (10, "Q2_K"),
     (11, "Q3_K"),
@@ -78,7 +78,6 @@ const OTHERS: [(u32, &str); 24] = [
     (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
-    (4, "Q4_2, which llama.cpp gave up"),
 ];
 
 impl Type {

@@ -1,5 +1,6 @@
 //! The tensors of a GGUF base under Hugging Face's names, rows in Hugging Face's order.
 
+use super::config::ROPE_FREQS;
 use super::file::Gguf;
 use super::names;
 use super::{tokenizer, types};
@@ -128,7 +129,8 @@ impl Source for Weights {
 
     fn unused(&self, used: &[String]) -> Vec<String> {
         let used: BTreeSet<_> = used.iter().filter_map(|n| names::to_gguf(n)).collect();
-        let names = self.file.names().filter(|n| !used.contains(*n));
+        let unused = |n: &&str| *n != ROPE_FREQS && !used.contains(*n);
+        let names = self.file.names().filter(unused);
         names.map(String::from).collect()
     }
 
