@@ -4,6 +4,7 @@
 //! * [`mode`]: the ways in which a session can do the same work; [`mode::run`] does it.
 //! * [`text`]: text to tokens and back.
 //! * [`trace`]: what a run leaves behind, its hash, the first difference of two.
+//! * [`cut`]: SmolLM2 cut to a few layers.
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
 //! * [`quality`]: perplexity, and divergence from a reference.
 //! * [`smol`]: SmolLM2 with four trained experts.
@@ -13,6 +14,7 @@
 //! * [`synth`]: checkpoints of any shape, from a seed.
 
 pub mod adversarial;
+pub mod cut;
 pub mod drive;
 pub mod fixture;
 pub mod hostile;

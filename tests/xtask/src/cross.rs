@@ -1,6 +1,7 @@
 //! Other targets: the core builds, and an emulated aarch64 gives the native bits.
 
 use crate::context::{Context, capture, shown, stream};
+use crate::smol;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -106,21 +107,34 @@ pub(crate) fn demo(cx: &Context) -> Result<(), String> {
 
 /// `tests/parity`'s `hashes` prints a hash per blob and mode; each emulated CPU must print the same.
 pub(crate) fn hashes(cx: &Context) -> Result<(), String> {
+    same_hashes(cx, "hashes", "--prepare", None)
+}
+
+/// The same of SmolLM2, cut to four layers: 32 tokens drawn with a seed.
+pub(crate) fn sampled_hashes(cx: &Context) -> Result<(), String> {
+    same_hashes(cx, "hashes-smol", "--prepare-smol", Some("--sampled"))
+}
+
+/// Packs blobs into a folder, then runs them natively and on each emulated CPU.
+fn same_hashes(
+    cx: &Context,
+    folder: &str,
+    prepare: &str,
+    what: Option<&str>,
+) -> Result<(), String> {
     let build = "build --release --manifest-path tests/parity/Cargo.toml --bin hashes";
     stream(cx.cargo(build.split(' ')))?;
     stream(cx.cargo(build.split(' ').chain(["--target", AARCH64])))?;
-    let dir = cx.target.join("hashes");
+    let dir = cx.target.join(folder);
     // A blob of an earlier run must not stand in for one that is no longer made.
     let _ = std::fs::remove_dir_all(&dir);
     let tool = cx.built("release", "hashes");
-    let mut prepare = cx.command(&tool);
-    prepare.arg("--prepare").arg(&dir);
-    stream(prepare)?;
+    let mut pack = cx.command(&tool);
+    pack.arg(prepare).arg(&dir).env(smol::BASE, smol::base(cx));
+    stream(pack)?;
     let mut native = cx.command(&tool);
-    let native = capture({
-        native.arg(&dir);
-        native
-    })?;
+    native.args(what).arg(&dir);
+    let native = capture(native)?;
     print!("{native}");
     if native.trim().is_empty() {
         return Err("tests/parity's hashes printed nothing".into());
@@ -129,6 +143,7 @@ pub(crate) fn hashes(cx: &Context) -> Result<(), String> {
         let mut c: Command = cx.command("qemu-aarch64");
         c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
             .arg(cx.built(&format!("{AARCH64}/release"), "hashes"))
+            .args(what)
             .arg(&dir);
         let emulated = capture(c)?;
         if let Some((n, e)) = first_difference(&native, &emulated) {

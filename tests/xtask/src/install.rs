@@ -1,6 +1,7 @@
 //! Tools and targets that steps need: is it there, and which command brings it.
 
 use crate::context::{Context, quiet, shown, stream};
+use crate::smol;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,8 @@ pub(crate) enum Need {
     Program(&'static str, &'static str),
     /// A file, from a Debian package.
     File(&'static str, &'static str),
+    /// SmolLM2, from a Python package.
+    Smol,
 }
 
 impl Need {
@@ -39,6 +42,7 @@ impl Need {
             Need::Target(t) => target_libdir(cx, t).is_some_and(|d| d.is_dir()),
             Need::Program(p, _) => on_path(p).is_some(),
             Need::File(f, _) => Path::new(f).exists(),
+            Need::Smol => smol::base(cx).exists(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Need {
             Need::Objdump => Install::Component("llvm-tools"),
             Need::Target(t) => Install::Target(t),
             Need::Program(_, package) | Need::File(_, package) => Install::Apt(package),
+            Need::Smol => Install::Smol,
         }
     }
 }
@@ -58,6 +63,7 @@ enum Install {
     Component(&'static str),
     Target(&'static str),
     Apt(&'static str),
+    Smol,
 }
 
 /// The commands that install `needs`, each once, in the order in which they must run.
@@ -65,6 +71,7 @@ fn commands(cx: &Context, needs: &[Need]) -> Vec<Command> {
     let (mut components, mut targets, mut packages) = (vec![], vec![], vec![]);
     for n in needs {
         let (list, name) = match n.install() {
+            Install::Smol => continue,
             Install::Component(c) => (&mut components, c),
             Install::Target(t) => (&mut targets, t),
             Install::Apt(p) => (&mut packages, p),
@@ -94,6 +101,9 @@ fn commands(cx: &Context, needs: &[Need]) -> Vec<Command> {
             &["install", "-y", "--no-install-recommends"],
             &packages,
         );
+    }
+    if needs.contains(&Need::Smol) {
+        all.extend(smol::fetch(cx));
     }
     all
 }

@@ -10,6 +10,7 @@ mod nopanic;
 mod qemu;
 mod replay;
 mod scan;
+mod smol;
 mod steps;
 mod summary;
 
@@ -63,6 +64,12 @@ enum Command {
         )]
         input: Option<PathBuf>,
     },
+    /// Print a table of ARCHITECTURE.md: what q8 costs in quality, or what each routing costs
+    Table {
+        /// Which one
+        #[arg(value_name = "NAME", value_parser = ["q8", "routings"])]
+        name: String,
+    },
     /// Pack the intent model again: the demo's blob and the firmware's
     DemoBlob,
     /// Run a firmware in QEMU and print its log, decoded (the runner of examples/intent)
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
         } => {
             return steps::test(&Context::new(full), install, &steps);
         }
+        Command::Table { name } => smol::table(&Context::new(false), &name),
         Command::DemoBlob => blobs::pack_all(&Context::new(false)),
         Command::Fuzz {
             targets,

@@ -3,7 +3,7 @@
 use crate::context::{Context, stream};
 use crate::install::{self, Need};
 use crate::summary::{Outcome, Row, exit_code, table};
-use crate::{cross, firmware, fuzz, nopanic, replay, scan};
+use crate::{cross, firmware, fuzz, nopanic, replay, scan, smol};
 use clap::builder::PossibleValuesParser;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -140,6 +140,26 @@ pub(crate) static STEPS: &[Step] = &[
         needs: AARCH64_RUNS,
         when: When::Always,
         run: Run::Code(cross::hashes),
+    },
+    Step {
+        name: "smol",
+        what: "SmolLM2 with four experts against PEFT: perplexities, tokens, sweeps, what q8 costs",
+        needs: &[Need::Smol],
+        when: When::Always,
+        run: Run::Code(smol::step),
+    },
+    Step {
+        name: "smol-arm",
+        what: "four layers of it draw the same 32 tokens, bit by bit, under qemu-aarch64",
+        needs: &[
+            Need::Smol,
+            AARCH64,
+            Need::AARCH64_LINKER,
+            Need::AARCH64_LIBC,
+            Need::QEMU_AARCH64,
+        ],
+        when: When::Always,
+        run: Run::Code(cross::sampled_hashes),
     },
     Step {
         name: "flags",

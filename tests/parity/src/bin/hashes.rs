@@ -4,12 +4,16 @@
 //! ```text
 //! hashes --prepare DIR     packs the model files into DIR
 //! hashes DIR               runs every *.pleach in DIR; prints `file mode kv hash`
+//! hashes --prepare-smol DIR   packs SmolLM2 with its experts, cut to four layers, into DIR
+//! hashes --sampled DIR        draws 32 tokens with a seed from every *.pleach in DIR; prints `file kv hash tokens`
 //! ```
 //!
 //! The prompt follows from the vocabulary, so that the lines depend on the file alone. Rows of exact routing
 //! must have one hash, and so must those that are sampled; that is checked here too. Exit codes: 0 done, 1 a failure, 2 wrong usage.
 
+use parity::cut;
 use parity::subject::Subject;
+use parity::text::encode;
 use parity::{File, Guesses, Mode, Setup, Storage, Text, run};
 use pleach::{Caches, KvType, Routing, Sampling, Speculate};
 use std::path::{Path, PathBuf};
@@ -19,9 +23,13 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--prepare", dir] => prepare(Path::new(dir)),
-        [dir] if !dir.starts_with('-') => hash_all(Path::new(dir)),
+        ["--prepare-smol", dir] => prepare_smol(Path::new(dir)),
+        ["--sampled", dir] => all(Path::new(dir), sampled),
+        [dir] if !dir.starts_with('-') => all(Path::new(dir), hash_file),
         _ => {
-            eprintln!("hashes: one folder is expected\n  hashes [--prepare] DIR");
+            eprintln!(
+                "hashes: one folder is expected\n  hashes [--prepare|--prepare-smol|--sampled] DIR"
+            );
             return ExitCode::from(2);
         }
     };
@@ -45,6 +53,19 @@ fn prepare(dir: &Path) -> Result<(), String> {
             let file = subject.file(storage);
             std::fs::write(&path, file.bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
         }
+    }
+    Ok(())
+}
+
+/// Four layers of SmolLM2, f16 and q8.
+fn prepare_smol(dir: &Path) -> Result<(), String> {
+    for storage in [Storage::F16, Storage::Q8] {
+        let mut options = cut::smol_to(&dir.join("smol-cut"), 4);
+        options.quant = storage.quant;
+        options.adapter_quant = Some(storage.adapters);
+        let path = dir.join(format!("smol-cut-{}.pleach", storage.name()));
+        std::fs::write(&path, File::pack(&options).bytes())
+            .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }
@@ -121,7 +142,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn hash_all(dir: &Path) -> Result<(), String> {
+fn all(dir: &Path, each: fn(&Path) -> Result<(), String>) -> Result<(), String> {
     let entries = std::fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "pleach"));
@@ -132,7 +153,7 @@ fn hash_all(dir: &Path) -> Result<(), String> {
             dir.display()
         ));
     }
-    paths.iter().try_for_each(|p| hash_file(p))
+    paths.iter().try_for_each(|p| each(p))
 }
 
 fn hash_file(path: &Path) -> Result<(), String> {
@@ -170,6 +191,39 @@ fn hash_file(path: &Path) -> Result<(), String> {
                 return Err(fails(&format!("{} is not the naive answer", row.name)));
             }
         }
+    }
+    Ok(())
+}
+
+/// 32 tokens, drawn with a seed, under the held guess: hash of scalings and logits, and the tokens.
+fn sampled(path: &Path) -> Result<(), String> {
+    let fails = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let file = File::new(&std::fs::read(path).map_err(|e| fails(&e))?);
+    let model = file.model();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let prompt = encode(
+        &model,
+        "<|im_start|>user\nWrite a poem about the sea.<|im_end|>\n",
+    );
+    let sampling = Sampling {
+        temperature: 0.8,
+        top_p: 0.95,
+        seed: 2026,
+        ..Sampling::GREEDY
+    };
+    let text = Text {
+        sampling: &sampling,
+        ..Text::new(&prompt, 32)
+    };
+    let mode = Mode::whole(7).speculating(Speculate::Held, Guesses::Natural);
+    for (kv, kv_name) in [(KvType::F32, "f32"), (KvType::F16, "f16")] {
+        let trace = run(model, &mode, &Setup::exact(kv), &text).map_err(|e| fails(&e))?;
+        let tokens: Vec<String> = trace.generated.iter().map(u32::to_string).collect();
+        println!(
+            "{name} {kv_name} {:016x} {}",
+            trace.hash(),
+            tokens.join(",")
+        );
     }
     Ok(())
 }
