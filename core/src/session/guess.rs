@@ -39,9 +39,9 @@ use crate::sample::{History, Row, Sampling, argmax_of};
 use crate::session::options::{Counters, Speculate};
 
 /// Sweeps are weighed in eighths.
-const SWEEP: u64 = 8;
+const SWEEP: u32 = 8;
 /// Guesses taken for right before any has been seen.
-const PRIOR: u64 = 2;
+const PRIOR: u32 = 2;
 /// While held guesses are used, base guesses are computed at positions that are multiples of this.
 const OBSERVED: u32 = 4;
 
@@ -128,12 +128,13 @@ impl Record {
         self.right = self.right << 1 | u64::from(guess == Some(token));
     }
 
-    fn right(&self) -> u64 {
-        u64::from(self.right.count_ones()) + PRIOR
-    }
-
-    fn guessed(&self) -> u64 {
-        u64::from(self.guessed.count_ones()) + PRIOR
+    /// The share of right guesses, as numerator and denominator.
+    #[inline(never)] // small cores have no instruction that counts ones
+    fn share(&self) -> (u32, u32) {
+        (
+            self.right.count_ones() + PRIOR,
+            self.guessed.count_ones() + PRIOR,
+        )
     }
 }
 
@@ -203,10 +204,10 @@ impl GuessState {
 
     /// The least of 18, 19 - 9 a and 21 - 10 h, multiplied by both denominators.
     fn cheapest(&self) -> Option<Guesser> {
-        let (a, h) = (self.base.guessed(), self.held.guessed());
+        let ((base_right, a), (held_right, h)) = (self.base.share(), self.held.share());
         let none = (2 * SWEEP + 2) * a * h;
-        let base = ((2 * SWEEP + 3) * a).saturating_sub((SWEEP + 1) * self.base.right()) * h;
-        let held = ((2 * SWEEP + 5) * h).saturating_sub((SWEEP + 2) * self.held.right()) * a;
+        let base = ((2 * SWEEP + 3) * a - (SWEEP + 1) * base_right) * h;
+        let held = ((2 * SWEEP + 5) * h - (SWEEP + 2) * held_right) * a;
         if none <= base && none <= held {
             None
         } else if base <= held {
