@@ -1,7 +1,7 @@
 //! An inspection for scripts.
 
 use super::{Inspection, kind};
-use pleach::blob::format::{NO_TOKEN, VERSION};
+use pleach::blob::format::{LayerRecord, NO_TOKEN, VERSION};
 use serde_json::{Value, json};
 
 /// The inspection as one JSON object.
@@ -23,6 +23,9 @@ pub(crate) fn json(x: &Inspection<'_>, name: &str) -> Value {
             "head_dim": c.head_dim,
             "intermediate": c.intermediate,
             "max_position": c.max_position,
+            "window": x.model.window(),
+            "qk_norm": !x.layers_where(LayerRecord::qk_norm).is_empty(),
+            "no_rope_layers": x.layers_where(|l| l.rope == 0),
             "rms_eps": decimal(c.rms_eps),
             "rope_dim": c.rope_dim,
             "tied": c.tied,

@@ -11,8 +11,9 @@ use crate::tensors;
 use pleach::Model;
 use pleach::blob::format;
 use pleach::blob::format::{
-    EXPERT_HEADER_BYTES, EXPERT_SITE_BYTES, ExpertSite, HEADER_BYTES, Module, SECTION_ENTRY_BYTES,
-    SectionEntry, SectionKind, TABLE_HEAD_BYTES, TENSOR_ENTRY_BYTES, TensorEntry,
+    EXPERT_HEADER_BYTES, EXPERT_SITE_BYTES, ExpertSite, HEADER_BYTES, LayerRecord, Module,
+    SECTION_ENTRY_BYTES, SectionEntry, SectionKind, TABLE_HEAD_BYTES, TENSOR_ENTRY_BYTES,
+    TensorEntry,
 };
 use pleach::kernels::layout::{Dtype, Layout, groups};
 
@@ -125,6 +126,12 @@ impl<'b> Inspection<'b> {
             verified: model.verify(),
             model,
         }
+    }
+
+    /// The numbers of the layers of which `f` holds.
+    pub(crate) fn layers_where(&self, f: impl Fn(&LayerRecord) -> bool) -> Vec<usize> {
+        let layers = (0..).map_while(|n| self.model.layer(n)).enumerate();
+        layers.filter(|(_, l)| f(l)).map(|(n, _)| n).collect()
     }
 
     /// Weights of the base.

@@ -2,7 +2,7 @@
 
 use super::{Inspection, kind};
 use crate::output::{bytes, count, labelled};
-use pleach::blob::format::NO_TOKEN;
+use pleach::blob::format::{LayerRecord, NO_TOKEN};
 use std::fmt::Write;
 
 const INDENT: usize = 12;
@@ -13,19 +13,12 @@ pub(crate) fn text(x: &Inspection<'_>, name: &str, width: usize) -> String {
     let mut line = |label: &str, text: &str| {
         let _ = writeln!(out, "{}", labelled(label, INDENT, text, width));
     };
-    let c = x.model.config();
     line(
         "file",
         &format!("{name}, {}", bytes(x.model.file_len() as u64)),
     );
     line("base", &base(x));
-    line(
-        "attention",
-        &format!(
-            "{} heads, {} of keys and values, {} wide; up to {} positions",
-            c.heads, c.kv_heads, c.head_dim, c.max_position
-        ),
-    );
+    line("attention", &attention(x));
     line("tokens", &tokens(x));
     line("routing", &routing(x));
     for (class, e) in x.experts.iter().enumerate() {
@@ -181,6 +174,26 @@ fn base(x: &Inspection<'_>) -> String {
         if c.tied { "tied" } else { "untied" },
         c.group
     )
+}
+
+fn attention(x: &Inspection<'_>) -> String {
+    let c = x.model.config();
+    let mut text = format!(
+        "{} heads, {} of keys and values, {} wide; up to {} positions",
+        c.heads, c.kv_heads, c.head_dim, c.max_position
+    );
+    if let Some(window) = x.model.window() {
+        let _ = write!(text, ", within a window of {window}");
+    }
+    if !x.layers_where(LayerRecord::qk_norm).is_empty() {
+        text += "; heads of q and k are normed";
+    }
+    let unrotated = x.layers_where(|l| l.rope == 0);
+    if !unrotated.is_empty() {
+        let list: Vec<String> = unrotated.iter().map(usize::to_string).collect();
+        let _ = write!(text, "; no rotary embedding in layers {}", list.join(", "));
+    }
+    text
 }
 
 fn tokens(x: &Inspection<'_>) -> String {
