@@ -19,7 +19,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
     /// Draw only among the K most probable tokens; 0: among all [default: 0]
-    #[arg(long, value_name = "K", value_parser = count)]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = count)]
     top_k: Option<u32>,
     /// Draw only among the most probable tokens that together have this share, such as 0.95 [default: 1]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
@@ -28,7 +28,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     min_p: Option<f32>,
     /// Which of the texts that could be drawn: the same seed gives the same text on every machine [default: 0]
-    #[arg(long, value_name = "N", value_parser = seed)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seed)]
     seed: Option<u64>,
     /// Divide the logits of recent tokens by this (multiply, where negative); above 1 repeats less [default: 1]
     #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = penalty_factor)]
@@ -40,7 +40,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "V", allow_negative_numbers = true, value_parser = addend)]
     frequency_penalty: Option<f32>,
     /// How many tokens are recent, the prompt's included [default: 64]
-    #[arg(long, value_name = "N", value_parser = penalty_tokens)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = penalty_tokens)]
     penalty_tokens: Option<u32>,
     /// Add VALUE to a token's logit; -inf forbids the token; may be repeated
     #[arg(long, value_name = "TOKEN_ID=VALUE", value_parser = bias)]

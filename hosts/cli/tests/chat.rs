@@ -129,7 +129,7 @@ fn commands_work_in_a_pipe_and_stay_out_of_its_output() {
         "/save FILE",
         "line 6: /nonsense: no such command",
         "all-ones",
-        "line 8: --routing only:it: the model has no such expert",
+        "line 8: /routing only:it: the model has no such expert",
         "en, de, fr, es",
         "line 9: /experts maybe: ",
         "line 10: /save: no file",
@@ -314,7 +314,7 @@ fn templates_that_are_refused() {
             write("huge", "{{ 'a' * 4000 }}".as_bytes()),
             "in the context of 128",
         ),
-        (write("binary", b"\xff\xfe"), "UTF-8"),
+        (write("binary", b"\xff\xfe"), "UTF-8 text from byte 1"),
         (text(&folder.path().join("none")).to_owned(), "No such file"),
         (text(folder.path()).to_owned(), ""),
     ];

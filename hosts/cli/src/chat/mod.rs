@@ -158,9 +158,15 @@ fn read_template(path: &Path) -> Result<String> {
             "pass the Jinja text alone",
         ));
     }
-    String::from_utf8(bytes).map_err(|_| {
-        let e = std::io::Error::from(std::io::ErrorKind::InvalidData);
-        Failure::reading(path, &e)
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to() + 1;
+        Failure::refused(
+            format!(
+                "--template {}: not UTF-8 text from byte {at} on",
+                path.display()
+            ),
+            "pass a text file in UTF-8",
+        )
     })
 }
 
@@ -191,7 +197,7 @@ impl<R: BufRead> Input<R> {
             } else {
                 lines::next(&mut self.lines, LONGEST)?
             };
-            self.number += 1;
+            self.number += usize::from(line != Line::End);
             match line {
                 Line::End if self.person => {
                     say!("")?;
@@ -244,10 +250,7 @@ impl<R: BufRead> Input<R> {
     fn end(&self) -> Result<()> {
         match self.refused {
             n if n > 0 && !self.person => Err(Failure::refused(
-                format!(
-                    "{n} of {} lines were refused",
-                    self.number.saturating_sub(1)
-                ),
+                format!("{n} of {} lines were refused", self.number),
                 "their numbers and reasons are above",
             )),
             _ => Ok(()),

@@ -96,14 +96,10 @@ impl<'o, 'b> Talk<'o, 'b> {
                     input.tell(&screen::routings(args, &self.model, output::width()))?;
                 }
                 Ok(Next::Routing(choice)) => {
-                    let next = args.with_routing(choice.clone());
-                    match next.plan(&self.options.file, &self.model) {
-                        Ok(plan) => {
-                            plan.notes.iter().for_each(|n| output::note(n));
-                            input.tell(&format!("routing is {choice}"))?;
-                            return Ok(Ended::Routing(choice));
-                        }
-                        Err(failure) => input.refuse_failure(&failure),
+                    if let Some(notes) = self.plan(args, &choice, input) {
+                        notes.iter().for_each(|n| output::note(n));
+                        input.tell(&format!("routing is {choice}"))?;
+                        return Ok(Ended::Routing(choice));
                     }
                 }
                 Ok(Next::Save(path)) => self.save(path, input)?,
@@ -111,6 +107,29 @@ impl<'o, 'b> Talk<'o, 'b> {
             }
         }
         Ok(Ended::Leave)
+    }
+
+    /// The notes about a routing that can be; tells why another one cannot.
+    fn plan(
+        &self,
+        args: &SessionArgs,
+        choice: &RoutingChoice,
+        input: &mut Input<impl BufRead>,
+    ) -> Option<Vec<String>> {
+        let planned = match choice.resolve(&self.model) {
+            Err(bad) => Err(bad.of("/routing", choice)),
+            Ok(_) => {
+                let args = args.with_routing(choice.clone());
+                args.plan(&self.options.file, &self.model).map(|p| p.notes)
+            }
+        };
+        match planned {
+            Ok(notes) => Some(notes),
+            Err(failure) => {
+                input.refuse_failure(&failure);
+                None
+            }
+        }
     }
 
     fn ask(
@@ -186,7 +205,10 @@ impl<'o, 'b> Talk<'o, 'b> {
                 answer.tokens
             )),
             End::Context => output::note("the answer was cut: the context is full (--context)"),
-            End::Interrupted if input.person => {}
+            End::Interrupted if input.person && answer.is_kept() => {}
+            End::Interrupted if input.person => {
+                output::note("stopped before the first word: the message is forgotten");
+            }
             End::Interrupted => return Err(Failure::interrupted("the answer so far is above")),
         }
         Ok(())
