@@ -178,6 +178,7 @@ impl GuessState {
     }
 
     /// Forgets the guesses, not how good they have been.
+    #[inline(never)] // five callers
     pub(crate) fn forget(&mut self) {
         self.next = Guessed::default();
         self.placed = None;
