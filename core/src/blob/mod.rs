@@ -26,7 +26,7 @@
 //!   if it is one, then each layer's `site_mask` in module order.
 //! * **Experts**: an [`ExpertHeader`](format::ExpertHeader), one [`ExpertSite`](format::ExpertSite) per
 //!   site, name and key, then the panels in site order, A before B, tiled as above. The bytes of an expert
-//!   section are the bytes of an expert file. Base and site hashes must be the model's.
+//!   section are the bytes of an expert file (usual ending `.pleachx`). Base and site hashes must be the model's.
 //! * **Names**: `u32` count (= sites), `count + 1` ascending `u32` offsets into the UTF-8 bytes that follow.
 //! * **Tokenizer**: see [`tokenizer`](crate::tokenizer). **Provenance**: UTF-8 JSON. **Template**:
 //!   UTF-8 Jinja, at most 64 KiB.
