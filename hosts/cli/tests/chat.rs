@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Ran, fixtures, intent, pleach, pleach_in, pleach_with, text};
+use common::{Ran, fixtures, intent, pleach, pleach_with, text};
 use serde_json::Value;
 use std::path::Path;
 

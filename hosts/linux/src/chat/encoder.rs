@@ -169,7 +169,7 @@ impl<'b> Encoder<'b> {
         for (at, c) in content.char_indices() {
             let stand_in = stand_ins
                 .get(&c)
-                .filter(|_| self.may_become_special(content[at..].as_bytes()));
+                .filter(|_| self.may_become_special(&content.as_bytes()[at..]));
             shielded.push(*stand_in.unwrap_or(&c));
         }
         shielded
