@@ -202,7 +202,8 @@ fn windows_that_cannot_be() {
 #[test]
 fn norms_of_heads_that_are_missing_or_of_another_shape() {
     let name = "model.layers.2.self_attn.q_norm.weight";
-    let edit = |change: &dyn Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)| {
+    type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+    let edit = |change: &dyn Fn(&mut Tensors)| {
         Checkpoint::family("qwen3").tensors(WEIGHTS, Dtype::F16, change)
     };
     refused(
