@@ -141,8 +141,7 @@ impl<'m> Machine<'m> {
         executor: &mut dyn Executor,
         left: u64,
     ) -> Result<u64, Error> {
-        let first = sweep.unit as usize;
-        if first == 0 {
+        if sweep.unit == 0 {
             self.begin(op, state, sweep, counters)?;
         }
         let n = sweep.columns as usize;
@@ -152,26 +151,6 @@ impl<'m> Machine<'m> {
             &*state.panel_scales,
             &*state.panel_sums,
         );
-        let mut run = |job: Job<'_>, rows: Rows, out: &mut [f32]| -> Result<u64, Error> {
-            if rows.units == 0 || first >= rows.units {
-                sweep.unit = 0;
-                sweep.pc += 1;
-                return Ok(0);
-            }
-            let unit_cost = rows.cost.saturating_mul(rows.tile as u64).max(1);
-            let take = (rows.units - first).min((left / unit_cost).max(1) as usize);
-            let out = out
-                .get_mut(first * rows.floats..(first + take) * rows.floats)
-                .ok_or(Error::Corrupt)?;
-            let cost = rows.cost.min(u32::MAX as u64) as u32;
-            executor.run(Work::new(job, first, out, rows.floats, rows.tile, cost));
-            sweep.unit = (first + take) as u32;
-            if first + take == rows.units {
-                sweep.unit = 0;
-                sweep.pc += 1;
-            }
-            Ok(unit_cost.saturating_mul(take as u64))
-        };
         match op {
             Op::LoraA { layer, group } => {
                 let (_, sites, k) = self.group(layer, group)?;
@@ -191,7 +170,7 @@ impl<'m> Machine<'m> {
                     floats: A_UNIT * n,
                     cost: product(k, n, 1),
                 };
-                run(Job::LoraA(&job), rows, state.ranks)
+                take(sweep, executor, left, Job::LoraA(&job), rows, state.ranks)
             }
             Op::Linear { layer, group } => {
                 let (parts, sites, k) = self.group(layer, group)?;
@@ -218,7 +197,7 @@ impl<'m> Machine<'m> {
                     None => &mut *state.output,
                 };
                 let rows = linear_rows(&job, k, n);
-                run(Job::Linear(&job), rows, out)
+                take(sweep, executor, left, Job::Linear(&job), rows, out)
             }
             Op::Score { layer } => {
                 let job = self.attention(Step::Score, layer, state.columns, n, state.kv)?;
@@ -227,12 +206,26 @@ impl<'m> Machine<'m> {
                     ..job
                 };
                 let rows = self.head_rows(n * (job.context + 1), job.columns);
-                run(Job::Attention(&job), rows, state.scores)
+                take(
+                    sweep,
+                    executor,
+                    left,
+                    Job::Attention(&job),
+                    rows,
+                    state.scores,
+                )
             }
             Op::Softmax => {
                 let job = self.attention(Step::Softmax, 0, state.columns, n, &[])?;
                 let rows = self.head_rows(n * (job.context + 1), job.columns);
-                run(Job::Attention(&job), rows, state.scores)
+                take(
+                    sweep,
+                    executor,
+                    left,
+                    Job::Attention(&job),
+                    rows,
+                    state.scores,
+                )
             }
             Op::Mix { layer } => {
                 let job = self.attention(Step::Mix, layer, state.columns, n, state.kv)?;
@@ -241,7 +234,14 @@ impl<'m> Machine<'m> {
                     ..job
                 };
                 let rows = self.head_rows(job.head_dim * n, job.columns);
-                run(Job::Attention(&job), rows, state.output)
+                take(
+                    sweep,
+                    executor,
+                    left,
+                    Job::Attention(&job),
+                    rows,
+                    state.output,
+                )
             }
             Op::Classify { layer } => {
                 let picked = sweep.picked as usize;
@@ -256,7 +256,7 @@ impl<'m> Machine<'m> {
                 };
                 let job = LinearJob::plain(self.kernels, weight, Some(bias.data), input, picked);
                 let rows = linear_rows(&job, k, picked);
-                run(Job::Linear(&job), rows, state.output)
+                take(sweep, executor, left, Job::Linear(&job), rows, state.output)
             }
             Op::Head => {
                 let picked = sweep.picked as usize;
@@ -265,7 +265,7 @@ impl<'m> Machine<'m> {
                 let input = input_of(self.model, k, inputs, state.picks.get(..picked));
                 let job = LinearJob::plain(self.kernels, weight, None, input, picked);
                 let rows = linear_rows(&job, k, picked);
-                run(Job::Linear(&job), rows, state.output)
+                take(sweep, executor, left, Job::Linear(&job), rows, state.output)
             }
             _ => Err(Error::Corrupt),
         }
@@ -424,6 +424,38 @@ impl<'m> Machine<'m> {
             cost: product(c.head_dim as usize, positions, n),
         }
     }
+}
+
+/// Runs as many units of a job as `left` allows, at least one, from where the sweep stands.
+#[inline(never)]
+fn take(
+    sweep: &mut Sweep,
+    executor: &mut dyn Executor,
+    left: u64,
+    job: Job<'_>,
+    rows: Rows,
+    out: &mut [f32],
+) -> Result<u64, Error> {
+    let first = sweep.unit as usize;
+    if first >= rows.units {
+        sweep.unit = 0;
+        sweep.pc += 1;
+        return Ok(0);
+    }
+    let unit_cost = rows.cost.saturating_mul(rows.tile as u64).max(1);
+    let count = (rows.units - first).min((left / unit_cost).max(1) as usize);
+    let end = first + count;
+    let out = out
+        .get_mut(first * rows.floats..end * rows.floats)
+        .ok_or(Error::Corrupt)?;
+    let cost = rows.cost.min(u32::MAX as u64) as u32;
+    executor.run(Work::new(job, first, out, rows.floats, rows.tile, cost));
+    sweep.unit = end as u32;
+    if end == rows.units {
+        sweep.unit = 0;
+        sweep.pc += 1;
+    }
+    Ok(unit_cost.saturating_mul(count as u64))
 }
 
 fn linear_rows(job: &LinearJob<'_>, k: usize, n: usize) -> Rows {
