@@ -149,7 +149,8 @@ fn reserved_bytes_are_refused() {
         |s: &&reseal::Section| s.kind == K::Expert && s.bytes[64..96].iter().all(|b| *b == 0);
     let without = sections.iter().find(lacks).expect("such an expert").index;
     let entry = 64 + 32 * expert;
-    let cases: [(&str, Option<(K, u16)>, std::ops::Range<usize>); 14] = [
+    type Reserved<'a> = (&'a str, Option<(K, u16)>, std::ops::Range<usize>);
+    let cases: [Reserved<'_>; 14] = [
         ("header", None, 12..16),
         ("header", None, 52..60),
         ("entry", None, entry + 24..entry + 32),
