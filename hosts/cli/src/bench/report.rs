@@ -44,13 +44,13 @@ pub(crate) fn text(m: &Measurement, about: &[(&str, String)], width: usize) -> S
         &mut out,
         "machine",
         &format!(
-            "reads {} bytes, as many as a token, at {} threads",
+            "reads {}, as many as a token does, at {} threads",
             bytes(m.buffer as u64),
             streams.join(", ")
         ),
     );
     line(&mut out, "a token", &taken(&m.decode));
-    line(&mut out, "the prompt", &taken(&m.prompt));
+    line(&mut out, "of prompt", &taken(&m.prompt));
     if m.noisy() {
         line(
             &mut out,

@@ -1,12 +1,12 @@
 //! `pleach bench`: how fast a model runs on this machine.
 
 use crate::bench::{self, Work};
+use crate::cmd::run::encode;
 use crate::failure::{BadValue, Failure, Result};
 use crate::model::Files;
 use crate::options::{SessionArgs, make_room};
 use crate::output::{self, say};
 use pleach::Model;
-use pleach::tokenizer::{EncodeOptions, Tokenizer};
 use std::path::PathBuf;
 
 /// Measure how fast a model runs on this machine, beside how fast the machine reads memory
@@ -144,8 +144,8 @@ impl Bench {
                 "leave out --prompt: --prompt-tokens N takes ids from a fixed seed",
             )
         })?;
-        let tokens = encode(text, &tokenizer)?;
-        if tokens.is_empty() || tokens.len() >= context {
+        let tokens = encode("--prompt", text, &tokenizer)?;
+        if tokens.len() >= context {
             return Err(Failure::refused(
                 format!(
                     "--prompt: {} tokens, where the context of {context} takes 1 to {}",
@@ -157,18 +157,4 @@ impl Bench {
         }
         Ok(tokens)
     }
-}
-
-/// BOS as the tokenizer says, then the text.
-fn encode(text: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32>> {
-    let mut body = vec![0; tokenizer.tokens_for(text.len())];
-    let mut scratch = vec![0; tokenizer.scratch_for(text.len())];
-    let n = tokenizer
-        .encode(text, EncodeOptions::DEFAULT, &mut scratch, &mut body)
-        .map_err(|e| Failure::core("--prompt", e))?;
-    Ok(tokenizer
-        .bos()
-        .into_iter()
-        .chain(body.into_iter().take(n))
-        .collect())
 }

@@ -150,7 +150,7 @@ impl Run {
 }
 
 /// BOS as the tokenizer says, then the text.
-fn encode(source: &str, text: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32>> {
+pub(crate) fn encode(source: &str, text: &str, tokenizer: &Tokenizer<'_>) -> Result<Vec<u32>> {
     let bos = tokenizer.bos();
     let mut tokens: Vec<u32> = bos.into_iter().collect();
     let mut body = vec![0; tokenizer.tokens_for(text.len())];
