@@ -26,8 +26,15 @@ fn write_crate(root: &Path, blobs: &[(&str, Vec<u8>, &str)]) {
     for (name, blob, _) in blobs {
         fs::write(root.join(format!("{name}.pleach")), blob).expect("a blob");
         let main = format!(
-            "pleach::include_blob!(static MODEL = \"../../{name}.pleach\");\n\
-             fn main() {{ println!(\"{{}}\", MODEL.file_len()) }}\n"
+            "use pleach::session::{{ARENA_PARTS, ArenaPart, CostRange}};\n\
+             use pleach::SessionOptions;\n\
+             pleach::include_blob!(static MODEL = \"../../{name}.pleach\");\n\
+             const OPTIONS: SessionOptions = SessionOptions::DEFAULT;\n\
+             const MAP: [ArenaPart; ARENA_PARTS] = MODEL.arena_map(&OPTIONS);\n\
+             const COST: CostRange = MODEL.experts_cost(1);\n\
+             const CONTEXT: Option<u32> = MODEL.largest_context(&OPTIONS, 1 << 20);\n\
+             const _: () = assert!(MODEL.layers_cost().bytes() > MODEL.head_cost().bytes() / 1000);\n\
+             fn main() {{ println!(\"{{}} {{MAP:?}} {{COST:?}} {{CONTEXT:?}}\", MODEL.file_len()) }}\n"
         );
         fs::write(root.join(format!("src/bin/{name}.rs")), main).expect("a program");
     }

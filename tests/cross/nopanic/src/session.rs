@@ -5,7 +5,7 @@ use crate::{any, bytes, floats};
 use core::hint::black_box;
 use pleach::sample::StopStrings;
 use pleach::{
-    Budget, Caches, Executor, Guess, Inline, Kernels, KvType, LogitsKind, Progress, Routing,
+    Budget, Caches, Executor, Guess, Inline, Kernels, KvType, LogitsKind, Model, Progress, Routing,
     Sampling, Session, SessionOptions, Speculate, Work, sample,
 };
 
@@ -15,6 +15,8 @@ pub(crate) fn call() {
     let Some(m) = model() else { return };
     let options = options();
     black_box(m.arena_bytes(&options));
+    black_box((m.arena_map(&options), m.largest_context(&options, any())));
+    costs(&m, &options);
     let mut arena = pleach::Aligned([0; 64]);
     let arena: &mut [u8] = black_box(&mut arena.0);
     let Some(mut s) = show(Session::new(m, &options, arena)) else {
@@ -25,6 +27,19 @@ pub(crate) fn call() {
         feed(&mut s);
         read(&s);
     }
+}
+
+fn costs(m: &Model<'_>, options: &SessionOptions) {
+    let pass = m.embedding_cost().plus(m.layers_cost());
+    let rest = m.classifier_cost().plus(m.head_cost());
+    black_box((pass.plus(rest).for_columns(any()), pass.bytes()));
+    black_box((m.expert_cost(any()), m.experts_cost(any())));
+    black_box(m.site(any()).map(|s| m.expert_site_cost(any(), &s)));
+    black_box((
+        m.attention_macs(any()),
+        m.attention_bytes(any(), options.kv),
+    ));
+    black_box(m.kv_bytes_per_token(options));
 }
 
 fn sampling() -> Sampling {
