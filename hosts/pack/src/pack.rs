@@ -266,8 +266,12 @@ pub(crate) fn open_adapter(
     c: &ConfigRecord,
     qk_norm: bool,
 ) -> Result<Adapter> {
+    let base = Modules {
+        layers: c.layers,
+        qk_norm,
+    };
     if path.is_file() {
-        return Adapter::open_gguf(key, path, c.layers, c.head_dim, &|p| features(c, p));
+        return Adapter::open_gguf(key, path, base, c.head_dim, &|p| features(c, p));
     }
     if !path.is_dir() {
         return Err(PackError::refused(
@@ -275,10 +279,6 @@ pub(crate) fn open_adapter(
             format!("pass the LoRA folder or GGUF file of this expert: --adapter {key}=DIR"),
         ));
     }
-    let base = Modules {
-        layers: c.layers,
-        qk_norm,
-    };
     Adapter::open(key, path, base, &|p| features(c, p))
 }
 

@@ -4,6 +4,7 @@ use crate::common::edit::{Checkpoint, refusal};
 use crate::common::fixtures;
 use crate::common::reader::{Expert, File};
 use crate::gguf;
+use crate::write::llama;
 use pleach_pack::{AdapterQuant, PackOptions, Silent, pack};
 use std::path::PathBuf;
 
@@ -98,10 +99,39 @@ fn refused() {
         "lora/nothing.gguf",
         &["nothing.gguf", "does not exist"],
     );
-    // Of another base: by shape, and by layers that are not there.
-    says(base, "lora/qwen3-0.gguf", &["lora_a", "shape"]);
-    let one_layer = gguf("exact.gguf");
-    says(one_layer, "lora/llama32-0.gguf", &["blk.0.", "shape"]);
+    // Of another base: by architecture, by vocabulary, by shape, by layers that are not there.
+    says(
+        base.clone(),
+        "lora/qwen3-0.gguf",
+        &["an adapter of architecture qwen3"],
+    );
+    says(
+        gguf("qwen3.gguf"),
+        "lora/llama32-0.gguf",
+        &["an adapter of architecture llama"],
+    );
+    says(
+        base,
+        "lora/llama-f.gguf",
+        &[
+            "token_embd.weight.lora_a",
+            "[4, 256]",
+            "the base asks for [4, 211]",
+        ],
+    );
+    says(
+        gguf("exact.gguf"),
+        "lora/llama32-0.gguf",
+        &["blk.0.", "shape"],
+    );
+    let folder = tempfile::tempdir().expect("folder");
+    let one_layer = folder.path().join("m.gguf");
+    std::fs::write(&one_layer, llama([1, 64, 101, 4, 211]).bytes()).expect("write");
+    says(
+        one_layer,
+        "lora/llama32-2.gguf",
+        &["blk.1.ffn_down.weight.lora_a", "of 1 layers"],
+    );
     // An adapter as a base.
     let e = refusal(&PackOptions::new(gguf("lora/llama-f.gguf")));
     assert!(e.cause.contains("general.type is \"adapter\""), "{e}");

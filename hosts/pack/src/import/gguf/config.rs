@@ -17,12 +17,12 @@ pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// What an architecture of llama.cpp computes.
 #[derive(Clone, Copy, Debug)]
-struct Architecture {
-    name: &'static str,
+pub(super) struct Architecture {
+    pub(super) name: &'static str,
     /// Whether the converter reorders the rows of q and k.
-    permuted: bool,
+    pub(super) permuted: bool,
     /// Whether each head of q and k is normed.
-    qk_norm: bool,
+    pub(super) qk_norm: bool,
     /// Every how many layers one is not rotated; 0 for none.
     no_rope_every: u32,
 }
@@ -58,12 +58,8 @@ pub(crate) struct Model {
     pub(crate) permuted: Option<usize>,
 }
 
-/// The architecture's name, and whether the rows of q and k are reordered.
-pub(super) fn architecture_of(metadata: &Metadata) -> Result<(&'static str, bool)> {
-    known(metadata).map(|a| (a.name, a.permuted))
-}
-
-fn known(metadata: &Metadata) -> Result<Architecture> {
+/// The architecture that the metadata names.
+pub(super) fn known(metadata: &Metadata) -> Result<Architecture> {
     let name = metadata.text("general.architecture")?.unwrap_or_default();
     KNOWN
         .iter()

@@ -6,17 +6,18 @@
 //! without alpha, as in llama.cpp's `get_scale`: the format has no place for rank-stabilised LoRA or for
 //! alphas that differ between modules, and its converter drops them.
 
-use super::config::architecture_of;
+use super::config::known;
 use super::file::Gguf;
 use super::names;
 use crate::error::Result;
 use crate::import::Matrix;
 use crate::import::lora::{Features, Part};
-use crate::import::modules::Place;
+use crate::import::modules::{Modules, Place};
 use crate::import::weights::check_values;
 use pleach::blob::format::Module;
 use std::path::Path;
 
+const OTHER_BASE: &str = "pass the base that the adapter was trained on";
 const A: &str = ".weight.lora_a";
 const B: &str = ".weight.lora_b";
 
@@ -38,17 +39,29 @@ pub(crate) struct Opened {
     pub(crate) notes: Vec<String>,
 }
 
-/// Reads the header of an adapter for a base of `layers` layers with heads of `head_dim` and these features.
+/// Reads the header of an adapter for a base of these modules and features with heads of `head_dim`.
+///
+/// Errors: metadata, names or shapes that do not fit. Of the architecture only what a model file keeps can be
+/// compared: whether heads are normed.
 pub(crate) fn open(
     path: &Path,
-    layers: u32,
+    base: Modules,
     head_dim: u32,
     features: Features<'_>,
 ) -> Result<Opened> {
     let file = Gguf::open(path)?;
     let m = &file.metadata;
     expect(&file, "general.type", "adapter")?;
-    let (_, permuted) = architecture_of(m)?;
+    let arch = known(m)?;
+    if arch.qk_norm != base.qk_norm {
+        return Err(m.refuse(
+            format!(
+                "an adapter of architecture {}, which the base is not",
+                arch.name
+            ),
+            OTHER_BASE,
+        ));
+    }
     expect(&file, "adapter.type", "lora")?;
     if m.has("adapter.alora.invocation_tokens") {
         return Err(m.refuse(
@@ -58,10 +71,10 @@ pub(crate) fn open(
     }
     let alpha = m.number("adapter.lora.alpha")?.filter(|a| *a != 0.0);
     let mut parts = Vec::new();
-    for place in Place::all(layers) {
+    for place in Place::all(base.layers) {
         parts.extend(part(&file, place, alpha, features(place))?);
     }
-    check_names(&file, &parts, layers)?;
+    check_names(&file, &parts, base.layers)?;
     let mut notes = Vec::new();
     if alpha.is_none() {
         notes.push(format!(
@@ -71,7 +84,7 @@ pub(crate) fn open(
     }
     Ok(Opened {
         tensors: Tensors {
-            permuted: permuted.then_some(head_dim as usize),
+            permuted: arch.permuted.then_some(head_dim as usize),
             file,
         },
         parts,
@@ -160,7 +173,8 @@ fn part(
     };
     let other_base = |mut e: crate::error::PackError| {
         if e.cause.contains(" has shape ") {
-            e.cure = "pass the base that the adapter was trained on".into();
+            e.cause = e.cause.replace("the metadata asks", "the base asks");
+            e.cure = OTHER_BASE.into();
         }
         e
     };
@@ -188,7 +202,7 @@ fn check_names(file: &Gguf, parts: &[Part], layers: u32) -> Result<()> {
         ),
         Some(_) => (
             format!("belongs to a module that the base, of {layers} layers, does not have"),
-            "pass the base that the adapter was trained on",
+            OTHER_BASE,
         ),
         None if name.ends_with("_norm.weight") => (
             "is a whole norm, which X-LoRA could not gate".into(),

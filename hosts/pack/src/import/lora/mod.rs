@@ -138,11 +138,11 @@ impl Adapter {
     pub(crate) fn open_gguf(
         key: &str,
         path: &Path,
-        layers: u32,
+        base: Modules,
         head_dim: u32,
         features: Features<'_>,
     ) -> Result<Self> {
-        let opened = gguf::open_lora(path, layers, head_dim, features)?;
+        let opened = gguf::open_lora(path, base, head_dim, features)?;
         Ok(Self {
             name: String::new(),
             key: key.into(),
