@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use pleach::blob::format::{EXPERT_MAGIC, MAGIC};
+use pleach::tokenizer::Tokenizer;
 use pleach::{Error, ExpertFile, Model};
 use pleach_linux::ModelFile;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,16 @@ fn kind_of(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     } else {
         None
     }
+}
+
+/// A model's tokenizer, for commands that read and write text.
+pub(crate) fn tokenizer<'b>(path: &Path, model: &Model<'b>) -> Result<Tokenizer<'b>> {
+    model.tokenizer().ok_or_else(|| {
+        Failure::refused(
+            format!("{}: the model file has no tokenizer", path.display()),
+            "pack the base with its tokenizer.json, or pass token ids to `pleach trace`",
+        )
+    })
 }
 
 /// What makes an expert file.

@@ -1,6 +1,7 @@
 //! The options that `run` and `trace` share, and what they mean for a model.
 
 use crate::failure::{BadValue, Failure, Result};
+use crate::output::labelled;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use pleach::{Caches, KvType, LogitsKind, Model, Routing, SessionOptions, Speculate};
@@ -254,6 +255,34 @@ impl fmt::Display for RoutingChoice {
             RoutingChoice::Base => f.write_str("base"),
         }
     }
+}
+
+/// Each routing with what it does, a line each that fits `width`.
+pub(crate) fn routings(model: &Model<'_>, width: usize) -> String {
+    let rows = [
+        (
+            "exact",
+            "each token its own scalings: PEFT's answer".to_owned(),
+        ),
+        (
+            "lag",
+            "the scalings of the token before: one sweep a token".to_owned(),
+        ),
+        ("every:N", "new scalings every N tokens".to_owned()),
+        (
+            "prompt",
+            "the last scalings of the first text for all".to_owned(),
+        ),
+        (
+            "only:NAME",
+            format!("one expert at weight 1: {}", names(model)),
+        ),
+        ("static:W,..", "given weights, one per expert".to_owned()),
+        ("all-ones", "every expert at weight 1".to_owned()),
+        ("base", "no expert".to_owned()),
+    ];
+    rows.map(|(word, text)| labelled(word, 13, &text, width))
+        .join("\n")
 }
 
 /// How many tokens to generate.

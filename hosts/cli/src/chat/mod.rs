@@ -9,7 +9,7 @@ use crate::cmd::Chat;
 use crate::failure::{Failure, Result};
 use crate::interrupt::AtPrompt;
 use crate::lines::{self, Line};
-use crate::model::Files;
+use crate::model::{self, Files};
 use crate::options::make_room;
 use crate::output::{self, say};
 use pleach::Model;
@@ -51,15 +51,7 @@ pub(crate) fn run(options: &Chat) -> Result<()> {
     let notes = plan.notes.iter().chain(&drawing.notes);
     let notes: Vec<String> = notes.cloned().collect();
     let context = plan.session.context;
-    let tokenizer = model.tokenizer().ok_or_else(|| {
-        Failure::refused(
-            format!(
-                "{}: the model file has no tokenizer",
-                options.file.display()
-            ),
-            "pack the base with its tokenizer.json, or pass token ids to `pleach trace`",
-        )
-    })?;
+    let tokenizer = model::tokenizer(&options.file, &model)?;
     let encoder = encoder(options, &model, tokenizer)?;
     drawing.end_answers(encoder.ends());
     let conversation = Conversation::new(encoder, options.system.clone(), context);

@@ -1,7 +1,7 @@
 //! What a person sees. Nothing is wider than the terminal.
 
 use crate::cmd::Chat;
-use crate::options::{SessionArgs, names};
+use crate::options::{self, SessionArgs, names};
 use crate::output::{labelled, width, wrap};
 use console::style;
 use pleach::Model;
@@ -66,34 +66,11 @@ pub(super) fn routings(args: &SessionArgs, model: &Model<'_>, width: usize) -> S
         None if model.n_experts() == 0 => "base".to_owned(),
         None => "all-ones".to_owned(),
     };
-    let rows = [
-        (
-            "exact",
-            "each token its own scalings: PEFT's answer".to_owned(),
-        ),
-        (
-            "lag",
-            "the scalings of the token before: one sweep a token".to_owned(),
-        ),
-        ("every:N", "new scalings every N tokens".to_owned()),
-        (
-            "prompt",
-            "the first message's last scalings for all".to_owned(),
-        ),
-        (
-            "only:NAME",
-            format!("one expert at weight 1: {}", names(model)),
-        ),
-        ("static:W,..", "given weights, one per expert".to_owned()),
-        ("all-ones", "every expert at weight 1".to_owned()),
-        ("base", "no expert".to_owned()),
-    ];
-    let rows = rows.map(|(word, text)| labelled(word, 13, &text, width));
     let usage = wrap(
         &format!(
             "routing is {now}; with /routing R the conversation goes on under R, all of it, where R is"
         ),
         width,
     );
-    format!("{}\n{}", usage.join("\n"), rows.join("\n"))
+    format!("{}\n{}", usage.join("\n"), options::routings(model, width))
 }

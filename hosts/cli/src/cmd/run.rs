@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use crate::interrupt::Busy;
 use crate::mix::legend;
-use crate::model::Files;
+use crate::model::{self, Files};
 use crate::options::{SessionArgs, make_room, token_count};
 use crate::output;
 use crate::printer::{Printer, Show, says_little};
@@ -56,12 +56,7 @@ impl Run {
         let model = files.model(&experts)?;
         let mut plan = self.session.plan(&self.file, &model)?;
         let drawing = self.sampling.drawing(&model)?;
-        let tokenizer = model.tokenizer().ok_or_else(|| {
-            Failure::refused(
-                format!("{}: the model file has no tokenizer", self.file.display()),
-                "pack the base with its tokenizer.json, or pass token ids to `pleach trace`",
-            )
-        })?;
+        let tokenizer = model::tokenizer(&self.file, &model)?;
         let context = plan.session.context;
         let (source, prompt) = self.prompt(&tokenizer, context as usize)?;
         let notes = plan.notes.iter().chain(&drawing.notes);

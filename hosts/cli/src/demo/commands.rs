@@ -1,7 +1,7 @@
 //! What can be typed instead of a sentence.
 
 use super::screen;
-use crate::options::{RoutingChoice, names};
+use crate::options::RoutingChoice;
 use pleach::Model;
 use std::str::FromStr;
 
@@ -25,7 +25,7 @@ pub(super) fn run(
         ("quit" | "exit" | "q", _) => Next::Quit,
         ("help" | "h" | "?", _) => Next::Show(screen::help(width)),
         ("experts", _) => Next::Show(screen::experts(model, width)),
-        ("routing", "") => Next::Show(screen::routings(routing, &names(model), width)),
+        ("routing", "") => Next::Show(screen::routings(routing, model, width)),
         ("routing", wanted) => Next::Show(set(wanted, routing, model, width)),
         _ => Next::Show(screen::problem(
             &format!("/{word}: no such command"),

@@ -2,7 +2,7 @@
 
 use super::engine::{Answer, OPTIONS, Refusal};
 use crate::mix::bars;
-use crate::options::RoutingChoice;
+use crate::options::{self, RoutingChoice};
 use crate::output::{bytes, labelled, wrap};
 use console::{Style, style};
 use pleach::{Kernels, Model};
@@ -201,29 +201,12 @@ pub(super) fn experts(model: &Model<'_>, width: usize) -> String {
 }
 
 /// `/routing` without a word.
-pub(super) fn routings(now: &RoutingChoice, names: &str, width: usize) -> String {
-    let rows = [
-        (
-            "exact",
-            "each token its own scalings: PEFT's answer".to_owned(),
-        ),
-        (
-            "lag",
-            "the scalings of the token before: one sweep a token".to_owned(),
-        ),
-        ("every:N", "new scalings every N tokens".to_owned()),
-        ("prompt", "the sentence's last scalings for all".to_owned()),
-        ("only:NAME", format!("one expert at weight 1: {names}")),
-        ("static:W,..", "given weights, one per expert".to_owned()),
-        ("all-ones", "every expert at weight 1".to_owned()),
-        ("base", "no expert".to_owned()),
-    ];
-    let rows = rows.map(|(word, text)| labelled(word, 13, &text, width));
+pub(super) fn routings(now: &RoutingChoice, model: &Model<'_>, width: usize) -> String {
     let usage = wrap(
         &format!("routing is {now}; change it with /routing R, where R is"),
         width,
     );
-    format!("{}\n{}", usage.join("\n"), rows.join("\n"))
+    format!("{}\n{}", usage.join("\n"), options::routings(model, width))
 }
 
 #[cfg(test)]
@@ -255,7 +238,7 @@ mod tests {
                 hint("an empty line: type a sentence, or /help", width),
                 help(width),
                 experts(&INTENT, width),
-                routings(&RoutingChoice::Exact, "en, de, fr, es", width),
+                routings(&RoutingChoice::Exact, &INTENT, width),
             ] {
                 for line in text.lines() {
                     assert!(
