@@ -371,13 +371,14 @@ impl<'b> Tokenizer<'b> {
 
     /// The rank of a pair, if it merges.
     pub(super) fn rank(&self, left: u32, right: u32) -> Option<u32> {
-        let key = pair_key(left, right);
+        let field =
+            |row: usize, n: usize| self.id(self.pairs, row.saturating_mul(3).saturating_add(n));
         let (mut low, mut high) = (0, self.header.merges as usize);
         while low < high {
             let mid = low.midpoint(high);
-            let (l, r, rank) = self.pair(mid);
-            match pair_key(l, r).cmp(&key) {
-                core::cmp::Ordering::Equal => return Some(rank),
+            let order = field(mid, 0).cmp(&left);
+            match order.then_with(|| field(mid, 1).cmp(&right)) {
+                core::cmp::Ordering::Equal => return Some(field(mid, 2)),
                 core::cmp::Ordering::Less => low = mid + 1,
                 core::cmp::Ordering::Greater => high = mid,
             }
