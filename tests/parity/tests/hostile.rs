@@ -44,6 +44,17 @@ fn short_and_empty_inputs_come_back() {
     }
 }
 
+/// `cargo xtask fuzz` has a list of its own: it does not depend on what it tests.
+#[test]
+fn xtask_knows_every_target() {
+    let source = include_str!("../../xtask/src/fuzz.rs");
+    let list = source.split("TARGETS: [&str; ").nth(1).expect("the list");
+    let list = list.split("];").next().expect("its end");
+    let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let ours: Vec<&str> = TARGETS.iter().map(|t| t.name).collect();
+    assert_eq!(names, ours);
+}
+
 /// A folder for each target that ever had a find, a file for each find.
 #[test]
 fn every_kept_input_comes_back() {

@@ -1,7 +1,7 @@
 //! `tests/fuzz`: libFuzzer over the parsers of files, on the stable toolchain.
 
 use crate::context::{Context, shown, stream};
-use crate::install::host;
+use crate::install::{Need, advice, host};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -108,6 +108,12 @@ pub(crate) fn replay(cx: &Context, target: &str, input: &Path) -> Result<(), Str
 }
 
 fn build(cx: &Context) -> Result<PathBuf, String> {
+    if !Need::CPP.present(cx) {
+        let line = advice(cx, &[Need::CPP]);
+        return Err(format!(
+            "libFuzzer needs a C++ compiler; to install one: {line}"
+        ));
+    }
     let host = host(cx).ok_or("rustc does not say for which machine it is")?;
     let folder = cx.target.join("fuzz/build");
     let build = "build --release --manifest-path tests/fuzz/Cargo.toml --target";
