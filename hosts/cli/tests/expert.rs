@@ -371,6 +371,23 @@ fn an_expert_that_cannot_be_packed_is_refused() {
         "tensor base_model",
         "pass the base that the adapter was trained on",
     );
+    // By vocabulary: A of an embedding site has a column per token.
+    let intent = fixtures().join("xlora-intent/base");
+    let other = format!("x={}", expert("llama-f").display());
+    let out = c.path("x");
+    refuse(
+        pleach(&[
+            "pack",
+            "--base",
+            text(&intent),
+            "--adapter",
+            &other,
+            "-o",
+            text(&out),
+        ]),
+        "embed_tokens.lora_embedding_A has shape [4, 256], the base asks for [4, ",
+        "pass the base that the adapter was trained on",
+    );
     refuse(
         c.pack("case-plain", "x", &["--expert-only", "nobody"]),
         "--expert-only nobody: no expert of that key or name",
