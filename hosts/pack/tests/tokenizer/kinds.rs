@@ -361,3 +361,20 @@ fn buffers() {
         }
     }
 }
+
+/// A megabyte without a space is one word; so is, for SentencePiece, one with spaces.
+#[test]
+fn a_megabyte_in_one_word() {
+    for (json, part) in [
+        (llama3(), "thelight"),
+        (llama2(), "thelight"),
+        (llama2(), "é ▁a"),
+    ] {
+        let section = import(&json, None).unwrap();
+        let pair = Pair::new(&json, &section);
+        let text = part.repeat((1 << 20) / part.len());
+        let expected = pair.theirs.encode_fast(text.as_str(), false).unwrap();
+        let found = encode(&pair.ours, text.as_bytes(), EncodeOptions::DEFAULT);
+        assert!(found == expected.get_ids(), "{part}");
+    }
+}
