@@ -137,7 +137,7 @@ fn usage_errors_name_the_option_and_the_cure() {
         ("trace FILE --tokens 1 --generate 2 -o /", "/: ", ""),
         (
             "pack",
-            "missing: --base <DIR|FILE.gguf>, --output <FILE>",
+            "--base <DIR|FILE.gguf>",
             "usage: pleach pack",
         ),
         ("pack --base nowhere -o x.pleach", "nowhere: ", "--base"),
