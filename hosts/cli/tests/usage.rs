@@ -135,11 +135,7 @@ fn usage_errors_name_the_option_and_the_cure() {
             "--context 1000",
         ),
         ("trace FILE --tokens 1 --generate 2 -o /", "/: ", ""),
-        (
-            "pack",
-            "--base <DIR|FILE.gguf>",
-            "usage: pleach pack",
-        ),
+        ("pack", "--base <DIR|FILE.gguf>", "usage: pleach pack"),
         ("pack --base nowhere -o x.pleach", "nowhere: ", "--base"),
         (
             "pack --base . -o x.pleach --group 48",
