@@ -12,7 +12,8 @@
 //! * [`math`]: the elementary functions whose bits every target repeats.
 //! * [`tokenizer`]: text to tokens and back, from the blob.
 //!
-//! Nothing here panics, allocates, or is `unsafe`; every input error is an [`Error`].
+//! Nothing here panics or allocates; every input error is an [`Error`]. `unsafe` is only what enters a function with
+//! a target feature, in `kernels`.
 
 #[cfg(any(test, feature = "std"))]
 extern crate std;

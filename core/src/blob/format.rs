@@ -2,7 +2,7 @@
 //!
 //! This module is the letter of *blob format 1*; [the parent](super) tells how the records fit
 //! together and which rules [`Model::parse`](crate::Model::parse) checks. All integers are little-endian; reserved
-//! bytes are written as 0.
+//! bytes are 0, else the file is refused.
 
 use crate::kernels::layout::{Dtype, Layout};
 

@@ -31,7 +31,7 @@
 //! * **Tokenizer**: see [`tokenizer`](crate::tokenizer). **Provenance**: UTF-8 JSON. **Template**:
 //!   UTF-8 Jinja, at most 64 KiB.
 //!
-//! `parse` reads tables only, and proves all that safety needs. CRCs of the sections, the zeros between them and
+//! `parse` reads tables and texts only, and proves all that safety needs. CRCs of the sections (which cover padding within them), the zeros between them and
 //! the values of weights and scales are [`Model::verify`]'s: an unverified file is safe, but only a verified one has the
 //! same answer on every target.
 

@@ -175,12 +175,14 @@ impl<'b> Model<'b> {
         }
     }
 
-    /// The expert with this name or key.
+    /// The class of the expert with this key, or else with this name: keys are unique in a file, names need not
+    /// be, and may be another expert's key.
     pub fn find_expert(&self, name: &str) -> Option<usize> {
-        (0..self.n_experts()).find(|&c| {
-            self.expert(c)
-                .is_some_and(|e| e.name() == name || e.key() == name)
-        })
+        let experts = || (0..self.n_experts()).filter_map(|c| Some((c, self.expert(c)?)));
+        experts()
+            .find(|(_, e)| e.key() == name)
+            .or_else(|| experts().find(|(_, e)| e.name() == name))
+            .map(|(class, _)| class)
     }
 
     /// Whether the blob has a tokenizer.

@@ -144,7 +144,7 @@ pub(crate) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    fn new(input: &Input<'a>, dtype: Dtype, first: usize, columns: usize) -> Self {
+    pub(crate) fn new(input: &Input<'a>, dtype: Dtype, first: usize, columns: usize) -> Self {
         let mut block = Self {
             panels: [PanelColumn {
                 q: &[],

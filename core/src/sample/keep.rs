@@ -84,8 +84,9 @@ impl<'r> Row<'r> {
             return false;
         }
         self.keep_top_k(sampling.top_k);
-        self.weigh(max, sampling.temperature, sampling.min_p);
+        self.weigh(max, sampling.temperature);
         self.keep_top_p(sampling.top_p);
+        self.keep_min_p(sampling.min_p);
         true
     }
 
@@ -104,18 +105,22 @@ impl<'r> Row<'r> {
         }
     }
 
-    /// Logits become e^((l - max)/T), which is 0 where it is below `min_p`.
-    fn weigh(&mut self, max: f32, temperature: f32, min_p: f32) {
+    /// Logits become e^((l - max)/T): 1 for the largest.
+    fn weigh(&mut self, max: f32, temperature: f32) {
         for l in self.iter_mut() {
             let z = (*l - max) / temperature;
-            // Also where l is -infinity.
-            let e = if z >= LOWEST { exp(z) } else { 0.0 };
+            // Also 0 where l is -infinity.
+            *l = if z >= LOWEST { exp(z) } else { 0.0 };
+        }
+    }
+
+    /// Leaves what is at least `p` times the largest; the others become 0.
+    fn keep_min_p(&mut self, p: f32) {
+        for e in self.iter_mut() {
             // Not negative, so their bits order them.
-            *l = if magnitude(e) < magnitude(min_p) {
-                0.0
-            } else {
-                e
-            };
+            if magnitude(*e) < magnitude(p) {
+                *e = 0.0;
+            }
         }
     }
 
@@ -252,10 +257,6 @@ mod tests {
         let z = |i: usize| f64::from(logits[i] - logits[order[0]]) / f64::from(s.temperature);
         let mut kept: Vec<(usize, f64)> = order.iter().map(|i| (*i, z(*i).exp())).collect();
         let mut margin = f64::MAX;
-        for (_, e) in &kept {
-            margin = margin.min((e - f64::from(s.min_p)).abs());
-        }
-        kept.retain(|(_, e)| *e >= f64::from(s.min_p));
         let total: f64 = kept.iter().map(|(_, e)| e).sum();
         let (mut sum, mut n) = (0.0, 0);
         for (_, e) in &kept {
@@ -267,6 +268,10 @@ mod tests {
             }
         }
         kept.truncate(n);
+        for (_, e) in &kept {
+            margin = margin.min((e - f64::from(s.min_p)).abs());
+        }
+        kept.retain(|(_, e)| *e >= f64::from(s.min_p));
         let total: f64 = kept.iter().map(|(_, e)| e).sum();
         kept.iter_mut().for_each(|(_, e)| *e /= total);
         (kept, margin)

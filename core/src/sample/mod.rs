@@ -7,12 +7,12 @@
 //! * [`StopStrings`]: ends a text at a string, whatever the tokens are that it comes in.
 //!
 //! The order of a draw, to the letter in `core/ARITHMETIC.md`: bias, penalties; with temperature 0 the largest
-//! logit; else top-k, weights e^((l - max)/T) as integers, min-p, top-p, and the first token, by id, at which the
+//! logit; else top-k, weights e^((l - max)/T) as integers, top-p, min-p, and the first token, by id, at which the
 //! cumulative sum exceeds the random share of the whole.
 //!
-//! Cost: a pass over the row for each of: copying, maximum, weights, total, draw; 8 more for top-k, and 9 for
-//! top-p; none of them for a greedy draw but the maximum. Penalties compare the last
-//! [`penalty_tokens`](Sampling::penalty_tokens) with each other.
+//! Cost: a greedy draw without bias and penalties is one pass over the row. Otherwise there is a pass for each of:
+//! copying, cleaning, maximum, and with a temperature weights, total, draw; 10 more for top-k, 10 for top-p, one for
+//! min-p. Penalties compare the last [`penalty_tokens`](Sampling::penalty_tokens) with each other.
 
 mod keep;
 mod options;

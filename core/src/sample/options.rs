@@ -11,8 +11,8 @@ pub const MAX_PENALTY_TOKENS: u32 = 4096;
 /// How the next token is chosen.
 ///
 /// Every draw is a function of the logits, the last tokens, the position and these: no state. The order is
-/// transformers' (the temperature before top-k and top-p, each over what the one before has left), the
-/// penalties are llama.cpp's.
+/// transformers': temperature, top-k, top-p, min-p, each over what the one before has left (of equal logits at a
+/// cut those with the lowest ids stay, where transformers leaves the highest). The penalties are llama.cpp's.
 ///
 /// ```
 /// use pleach::sample::Sampling;
@@ -42,7 +42,7 @@ pub struct Sampling {
     /// Subtracted from the logit of a token for each time that it is among the last ones. 0: off.
     pub frequency_penalty: f32,
     /// How many of the last tokens, the prompt's included, the three penalties look at; at most
-    /// [`MAX_PENALTY_TOKENS`].
+    /// [`MAX_PENALTY_TOKENS`] (transformers looks at the whole text).
     pub penalty_tokens: u32,
     /// Which of the texts that could be drawn.
     pub seed: u64,
@@ -104,7 +104,7 @@ impl Sampling {
     /// Shape: `logits` `[vocab]`. `history`: the text so far, or at least its last
     /// [`penalty_tokens`](Self::penalty_tokens); tokens beyond the row, here and in the bias, leave no trace. A logit
     /// that is not finite is never drawn; if no other is left, 0 is. Call [`check`](Self::check) once before: with
-    /// options that it refuses the answer is still some token of the row, but not one to rely on.
+    /// options that it refuses the answer is still some token of the row, but not one to rely on. An empty row gives 0.
     ///
     /// ```
     /// use pleach::sample::Sampling;

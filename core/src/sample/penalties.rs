@@ -63,7 +63,9 @@ fn penalise(row: &mut Row<'_>, token: u32, count: u32, sampling: &Sampling) {
 fn penalised(l: f32, count: f32, s: &Sampling) -> f32 {
     let r = s.repetition_penalty;
     let l = flush(if l > 0.0 { l / r } else { l * r });
-    flush(l - (count * s.frequency_penalty + s.presence_penalty))
+    let l = flush(l - (count * s.frequency_penalty + s.presence_penalty));
+    // A small r may take a logit out of range; -infinity stays "never".
+    if l == f32::INFINITY { f32::MAX } else { l }
 }
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ impl Session<'_, '_> {
             if column.has(Column::DEAD) {
                 continue;
             }
-            let head = self.head_slot(c, picked);
+            let head = self
+                .head_slot(c, picked)
+                .filter(|_| column.has(Column::HEAD));
             if column.has(Column::GUESS) {
                 scaled_guess |= column.pass() == Pass::Scaling;
             } else {
@@ -99,6 +101,9 @@ impl Session<'_, '_> {
             };
             if column.has(Column::GUESS) {
                 column.kill();
+            } else if column.pass() == Pass::Scaling {
+                // It has a head only to guess with.
+                *column = column.with(Column::HEAD, false);
             } else {
                 return Err(Error::NonFinite {
                     pass: column.pass(),

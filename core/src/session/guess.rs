@@ -12,19 +12,20 @@
 //! | held | 2 - h | 5 - 2 h | 21 - 10 h |
 //!
 //! taking a column to cost an eighth of the sweep that carries it: where reading weights is what takes time, as on
-//! every machine that should speculate. (A part that computes rather than waits leaves speculation off.) `auto` takes
+//! every machine that should speculate. What the columns' heads compute is left out. (A part that computes rather than waits leaves speculation off.) `auto` takes
 //! the cheapest; of equal ones none before base before held. So base needs more than 1 in 9 right, held more than 3
 //! in 10, and held is taken over base if h > 0.2 + 0.9 a.
 //!
 //! # What is known
 //!
-//! Of each of the last 64 tokens that were pushed one at a time, and of each guesser: whether it had a guess, and
+//! Of the first token of each of the last 64 pushes, and of each guesser: whether it had a guess, and
 //! whether that was right. The share is (right + 2) / (guessed + 2): a guesser that has not been seen
 //! lately counts as good, and two failures alone do not condemn one. So the rule explores on its own: base is
 //! tried first (it is cheaper), held once base fails, none once both have, and what has been condemned is tried again
 //! when its failures are more than 64 tokens old. No probing schedule, no hysteresis: to switch costs nothing, a guess
 //! that was already computed is used whoever made it, and two guessers between which the rule wavers cost the
-//! same. While held is in use, the base's guess is computed at every fourth position, where it costs a head's column.
+//! same. While held is in use, the base's guess is computed at every fifth position (texts that repeat tend to repeat with even
+//! periods), where it costs a head's column.
 //!
 //! All of that is a function of the pushed tokens and the guesses, both the same on every target; time plays no part.
 //! It decides which columns a sweep carries, never a bit of a result. `rewind` (and an error) forgets, so that a
@@ -43,7 +44,7 @@ const SWEEP: u32 = 8;
 /// Guesses taken for right before any has been seen.
 const PRIOR: u32 = 2;
 /// While held guesses are used, base guesses are computed at positions that are multiples of this.
-const OBSERVED: u32 = 4;
+const OBSERVED: u32 = 5;
 
 /// What the speculative pass guesses with. The caller still chooses and pushes every token.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +54,7 @@ pub struct Guess {
     pub sampling: Sampling,
     /// Tokens after which nothing follows: never worth a column.
     pub stop: heapless::Vec<u32, 8>,
-    /// No guess for this position and later ones.
+    /// No guess for this position and later ones. It stays until another guess is set.
     pub limit: u32,
     /// Guess always this token; to measure what wrong guesses cost. It changes no bits.
     pub force: Option<u32>,
@@ -130,7 +131,7 @@ impl Record {
 
     /// The share of right guesses, as numerator and denominator.
     #[inline(never)] // small cores have no instruction that counts ones
-    fn share(&self) -> (u32, u32) {
+    fn rate(&self) -> (u32, u32) {
         (
             self.right.count_ones() + PRIOR,
             self.guessed.count_ones() + PRIOR,
@@ -205,7 +206,7 @@ impl GuessState {
 
     /// The least of 18, 19 - 9 a and 21 - 10 h, multiplied by both denominators.
     fn cheapest(&self) -> Option<Guesser> {
-        let ((base_right, a), (held_right, h)) = (self.base.share(), self.held.share());
+        let ((base_right, a), (held_right, h)) = (self.base.rate(), self.held.rate());
         let none = (2 * SWEEP + 2) * a * h;
         let base = ((2 * SWEEP + 3) * a - (SWEEP + 1) * base_right) * h;
         let held = ((2 * SWEEP + 5) * h - (SWEEP + 2) * held_right) * a;
@@ -352,7 +353,7 @@ mod tests {
         assert_eq!(state.guesser(Speculate::Off), None);
         assert_eq!(state.guesser(Speculate::Base), Some(Guesser::Base));
         assert_eq!(state.guesser(Speculate::Held), Some(Guesser::Held));
-        assert!(!state.observes(Speculate::Held, 0) && state.observes(Speculate::Auto, 8));
+        assert!(!state.observes(Speculate::Held, 0) && state.observes(Speculate::Auto, 10));
         assert!(!state.observes(Speculate::Auto, 9));
     }
 }

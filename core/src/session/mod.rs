@@ -345,7 +345,8 @@ impl<'b, 'a> Session<'b, 'a> {
             .count() as u32
     }
 
-    /// Shortens the text to `len` tokens; what was computed for them stays.
+    /// Shortens the text to `len` tokens; what was computed for them stays. Between sweeps, the length that the text
+    /// has changes nothing.
     ///
     /// Errors: [`Error::Option`] if the text is shorter; [`Error::Refused`] if a lazy routing would then need
     /// the scaling pass of embedding rows that are gone.
@@ -356,6 +357,9 @@ impl<'b, 'a> Session<'b, 'a> {
             });
         }
         let len = len as u32;
+        if len == self.pushed && self.sweep.columns == 0 {
+            return Ok(());
+        }
         if let Some(mode) = self.mode
             && self.needs_gone_embeddings(mode, len)
         {
@@ -507,7 +511,8 @@ impl<'b, 'a> Session<'b, 'a> {
         Ok(sampling.draw_row(&mut Row::new(scratch), &history, position))
     }
 
-    /// Sets what the speculative pass guesses with.
+    /// Sets what the speculative pass guesses with. The sampling is not checked: a bad one makes bad guesses, which
+    /// change no answer.
     pub fn set_guess(&mut self, guess: Guess) {
         self.guess.set(guess);
     }

@@ -431,3 +431,46 @@ fn encode(tokenizer: &Tokenizer<'_>, text: &str) -> Vec<u32> {
         .expect("room for every byte");
     [&[tokenizer.bos().unwrap_or(1)], &out[..n]].concat()
 }
+
+/// transformers' warpers, in `generate`'s order: the same tokens are left. Each kept token has a probability of at
+/// least 0.01: that one is never seen in 4,000 draws has a chance below 1e-17. The shares are within five standard
+/// deviations.
+#[test]
+fn the_tokens_that_transformers_would_keep() {
+    const DRAWS: u32 = 4000;
+    let bytes = std::fs::read(root().join("sampling/kept.json")).expect("kept.json");
+    let cases = json(&bytes);
+    let cases = cases.as_array().expect("cases");
+    assert_eq!(cases.len(), 60);
+    for (n, case) in cases.iter().enumerate() {
+        let number = |key: &str| case[key].as_f64().expect(key);
+        let list = |key: &str| -> Vec<f64> {
+            let list = case[key].as_array().expect(key).iter();
+            list.map(|v| v.as_f64().expect("a number")).collect()
+        };
+        let logits: Vec<f32> = list("logits").iter().map(|v| *v as f32).collect();
+        let sampling = Sampling {
+            temperature: number("temperature") as f32,
+            top_k: number("top_k") as u32,
+            top_p: number("top_p") as f32,
+            min_p: number("min_p") as f32,
+            seed: n as u64,
+            ..Sampling::GREEDY
+        };
+        let mut drawn = vec![0u32; logits.len()];
+        for position in 0..DRAWS {
+            drawn[sampling.draw(&mut logits.clone(), &[], position) as usize] += 1;
+        }
+        let kept: Vec<usize> = list("kept").iter().map(|v| *v as usize).collect();
+        let seen: Vec<usize> = (0..drawn.len()).filter(|i| drawn[*i] > 0).collect();
+        assert_eq!(seen, kept, "case {n}: {case}");
+        for (token, p) in kept.iter().zip(list("probabilities")) {
+            let share = f64::from(drawn[*token]) / f64::from(DRAWS);
+            let deviation = (p * (1.0 - p) / f64::from(DRAWS)).sqrt();
+            assert!(
+                (share - p).abs() <= 5.0 * deviation + 1e-6,
+                "case {n}: {share} {p}"
+            );
+        }
+    }
+}

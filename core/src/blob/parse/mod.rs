@@ -136,11 +136,16 @@ impl<'b> Model<'b> {
             }
         }
         if let Some(t) = s.template {
+            if t.len() > format::MAX_TEMPLATE {
+                return Err(Error::Config {
+                    why: "the chat template is longer than 64 KiB",
+                });
+            }
             match core::str::from_utf8(t) {
-                Ok(text) if t.len() <= format::MAX_TEMPLATE => model.template = Some(text),
-                _ => {
+                Ok(text) => model.template = Some(text),
+                Err(_) => {
                     return Err(Error::Config {
-                        why: "the chat template is not UTF-8, or longer than 64 KiB",
+                        why: "the chat template is not UTF-8",
                     });
                 }
             }

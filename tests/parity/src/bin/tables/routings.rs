@@ -49,7 +49,8 @@ fn smol_tasks() -> Vec<Task> {
         passage,
         right: None,
     };
-    smol::answers().into_iter().map(task).collect()
+    // Every other pair: six of each domain.
+    smol::answers().into_iter().step_by(2).map(task).collect()
 }
 
 fn table(name: &str, model: Model<'_>, tasks: &[Task]) -> Result<(), Error> {
