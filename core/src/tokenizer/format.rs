@@ -26,6 +26,8 @@ pub const FLAGS: u16 = (IGNORE_MERGES << 1) - 1;
 pub const NO_TOKEN: u32 = u32::MAX;
 /// The bit of a token start that marks a special token.
 pub const SPECIAL: u32 = 1 << 31;
+/// The longest content of an added token, in bytes: searching them costs that much at each byte of a text.
+pub const MAX_ADDED: usize = 256;
 /// Bytes of a row of the added tokens.
 pub const ADDED_BYTES: usize = 12;
 /// The bit of an added token's length that says: white space before it belongs to it.

@@ -2,7 +2,7 @@
 //!
 //! [`Tokenizer::parse`] checks a section once, in const; [`Tokenizer::encode`] turns text into tokens in
 //! buffers of the caller; [`Decoder`] turns tokens into text, token by token, and never splits a
-//! character. Both give exactly the answers of the `tokenizers` crate for the same `tokenizer.json`.
+//! character. Both give the answers of the `tokenizers` crate for the same `tokenizer.json`, but for the one thing said below.
 //!
 //! | kind | models | symbols begin as | words |
 //! |---|---|---|---|
@@ -42,9 +42,9 @@
 //! |---|---|---|
 //! | header | [`format::HEADER_BYTES`] bytes | see [`format::Header`] |
 //! | token starts | u32 x (V + 1) | Bits 0..31: where the token's bytes start in the text; they end where the next token's start. The first is 0, none is below the one before, the last is at most T. An empty range: the vocabulary has no such token. Bit 31: the token is special (0 in the last entry). |
-//! | added tokens | (u32 token, u32 start, u32 length) x A | What is matched in the text before pre-tokenisation; start and length (bits 0..30) within the text, length at least 1, token < V; bit 31 of the length: white space before it belongs to it, bit 30: white space after it. Rows 0..A1 are looked for in the whole text first, rows A1..A in what is left between them; each group strictly ascending by content, bytewise, and its contents together at most T bytes. |
+//! | added tokens | (u32 token, u32 start, u32 length) x A | What is matched in the text before pre-tokenisation; start and length (bits 0..30) within the text, length 1 to 256, token < V; bit 31 of the length: white space before it belongs to it, bit 30: white space after it. Rows 0..A1 are looked for in the whole text first, rows A1..A in what is left between them; each group strictly ascending by content, bytewise, and its contents together at most T bytes. |
 //! | byte tokens | id x 256 | The token of each byte (SentencePiece: of a byte whose character has no token), < V; a byte without one is dropped, as `tokenizers` does. |
-//! | merges | (id left, id right, id rank) x M | Strictly ascending by (left, right); left and right < V, rank < M, each rank once. |
+//! | merges | (id left, id right, id rank) x M | Strictly ascending by (left, right); left and right < V, rank < M. |
 //! | merged | id x M | By rank: the token that the pair becomes, < V. |
 //! | index | id x I | Tokens, < V, strictly ascending by their bytes: what words are looked up among before they are merged ([`format::IGNORE_MERGES`]), and SentencePiece's characters, the space among them. |
 //! | text | T bytes | The tokens' bytes (what decoding gives, not GPT-2's printable alphabet; a space for `▁`), then the contents of added tokens that differ from their token's bytes. |
@@ -65,7 +65,7 @@
 //! The work is bounded for any text. A word of n bytes is a list of at most n symbols and a heap of pairs, both in
 //! the caller's scratch: at most 3 n heap entries and 6 n pair look-ups, so O(n (log n + log M)), also where a
 //! megabyte is one word. Words are found in O(n), NFC takes at most two passes over a run of marks for each of its
-//! combining classes (54 at most), and searching added tokens costs at most the longest content times O(log A) per byte.
+//! combining classes (54 at most), and searching added tokens costs at most the longest content, 256 bytes, times O(log A) per byte.
 //!
 //! # Decoding
 //!

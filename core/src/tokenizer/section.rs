@@ -2,7 +2,7 @@
 
 use super::FULL;
 use super::format::{
-    ADD_PREFIX_SPACE, ADDED_BYTES, FLAGS, HEADER_BYTES, Header, IGNORE_MERGES, LSTRIP,
+    ADD_PREFIX_SPACE, ADDED_BYTES, FLAGS, HEADER_BYTES, Header, IGNORE_MERGES, LSTRIP, MAX_ADDED,
     MODEL_BYTE_BPE, MODEL_CHAR_BPE, NO_TOKEN, Normalizer, PREFIX_EVERY, PREFIX_FIRST, PreTokenizer,
     RSTRIP, SPECIAL, VERSION,
 };
@@ -228,6 +228,9 @@ impl<'b> Tokenizer<'b> {
             };
             if row.content.is_empty() {
                 return fail("the content of an added token is empty");
+            }
+            if row.content.len() > MAX_ADDED {
+                return fail("the content of an added token is longer than 256 bytes");
             }
             if row.id >= self.header.vocab {
                 return fail("an added token is not in the vocabulary");
