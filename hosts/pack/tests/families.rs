@@ -314,6 +314,17 @@ fn rotary_embeddings_that_are_not_followed() {
     }
     let key = "rope_scaling";
     changed("qwen3", key, json!({"rope_type": 3}), &["not a text"]);
+    // transformers 4.57.6 takes type, and has no default for it; newer versions take rope_type.
+    let value = json!({"rope_type": "default", "type": "linear", "factor": 4.0});
+    let words = [
+        "rope_scaling.type is \"linear\"",
+        "rope_type is \"default\"",
+    ];
+    changed("qwen3", key, value, &words);
+    for value in [json!({"factor": 4.0}), json!({"type": null, "factor": 4.0})] {
+        let words = ["rope_scaling.factor", "rope_scaling.rope_type is missing"];
+        changed("qwen3", key, value, &words);
+    }
     let value = json!({"type": "default", "mrope_section": [2, 3, 4]});
     changed("qwen3", key, value, &["mrope_section"]);
     let value = json!({"full_attention": {"rope_type": "default", "rope_theta": 10000.0}});

@@ -4,6 +4,17 @@ use super::json::Json;
 use crate::error::Result;
 use serde_json::{Map, Value};
 
+/// Cure where the old and the new keys contradict each other.
+const TWICE: &str = "keep the one that the base was trained with, and remove the other";
+/// Keys that only mean something together with a kind of scaling.
+const FACTORS: [&str; 5] = [
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "short_factor",
+    "long_factor",
+];
+
 /// How positions are stretched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scaling {
@@ -23,6 +34,8 @@ pub(crate) enum Scaling {
 /// Base and scaling of the rotary embedding, from `rope_theta` and `rope_scaling`, or from
 /// `rope_parameters`, which newer versions of transformers write. `default` stands in for a missing
 /// `rope_theta`.
+///
+/// Errors: a scaling that is not supported or of no kind; old and new keys that contradict each other.
 pub(crate) fn import(config: &Json, default: f64) -> Result<(f64, Scaling)> {
     let parameters = config.object("rope_parameters")?;
     if let Some((key, _)) = parameters.and_then(|p| p.iter().find(|(_, v)| v.is_object())) {
@@ -31,12 +44,16 @@ pub(crate) fn import(config: &Json, default: f64) -> Result<(f64, Scaling)> {
             "use a base with one rotary embedding for all its layers",
         ));
     }
-    let inner = parameters
-        .and_then(|p| p.get("rope_theta"))
-        .and_then(Value::as_f64);
-    let theta = match inner {
-        Some(theta) => theta,
-        None => config.number_or("rope_theta", default)?,
+    let inner = |key: &str| parameters.and_then(|p| p.get(key)).and_then(Value::as_f64);
+    let theta = match (inner("rope_theta"), config.number("rope_theta")?) {
+        (Some(inner), Some(outer)) if inner != outer => {
+            return Err(config.refuse(
+                format!("rope_theta is {outer}, but {inner} in rope_parameters"),
+                TWICE,
+            ));
+        }
+        (Some(theta), _) => theta,
+        (None, _) => config.number_or("rope_theta", default)?,
     };
     if !(1.0..=1e12).contains(&theta) {
         return Err(config.refuse(
@@ -44,53 +61,71 @@ pub(crate) fn import(config: &Json, default: f64) -> Result<(f64, Scaling)> {
             "correct rope_theta",
         ));
     }
-    let partial = config.number("partial_rotary_factor")?.or_else(|| {
-        parameters
-            .and_then(|p| p.get("partial_rotary_factor"))
-            .and_then(Value::as_f64)
-    });
-    if partial.is_some_and(|p| p != 1.0) {
+    let outer = config.number("partial_rotary_factor")?;
+    let partial = [outer, inner("partial_rotary_factor")];
+    if partial.into_iter().flatten().any(|p| p != 1.0) {
         return Err(config.refuse(
             "partial_rotary_factor is not 1",
             "use another base: partly rotated heads are not supported",
         ));
     }
-    let scaling = match parameters.map_or_else(|| config.object("rope_scaling"), |p| Ok(Some(p)))? {
-        Some(s) => scaling(config, s)?,
-        None => Scaling::None,
+    let named = |key: &str| match config.object(key)? {
+        Some(s) => scaling(config, key, s).map(Some),
+        None => Ok(None),
     };
-    Ok((theta, scaling))
+    match (named("rope_parameters")?, named("rope_scaling")?) {
+        (Some(new), Some(old)) if new != old => Err(config.refuse(
+            format!("rope_scaling says {old:?}, rope_parameters says {new:?}"),
+            TWICE,
+        )),
+        (new, old) => Ok((theta, new.or(old).unwrap_or(Scaling::None))),
+    }
 }
 
-fn scaling(config: &Json, s: &Map<String, Value>) -> Result<Scaling> {
-    let kind = s
-        .get("rope_type")
-        .or_else(|| s.get("type"))
-        .filter(|v| !v.is_null());
-    let kind = match kind {
-        None => "default",
-        Some(Value::String(kind)) => kind,
-        Some(_) => {
+/// What `key` says. `type` is the older name of `rope_type`, and where both are there `transformers` 4 takes
+/// `type`.
+fn scaling(config: &Json, key: &str, s: &Map<String, Value>) -> Result<Scaling> {
+    let kind = |name: &str| match s.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(kind)) => Ok(Some(kind.as_str())),
+        Some(_) => Err(config.refuse(
+            format!("{key}.{name} is not a text"),
+            format!("correct {key} as the base was trained with"),
+        )),
+    };
+    let stated = match (kind("type")?, kind("rope_type")?) {
+        (Some(old), Some(new)) if old != new => {
             return Err(config.refuse(
-                "rope_scaling.rope_type is not a text",
-                "correct rope_scaling as the base was trained with",
+                format!("{key}.type is {old:?}, {key}.rope_type is {new:?}"),
+                "keep the one that the base was trained with: transformers 4 takes type",
             ));
         }
+        (old, new) => old.or(new),
     };
+    let stretches = |name: &&str| s.get(*name).is_some_and(|v| !v.is_null());
+    if stated.is_none()
+        && let Some(name) = FACTORS.iter().find(|name| stretches(name))
+    {
+        return Err(config.refuse(
+            format!("{key}.{name} is there, {key}.rope_type is missing: a factor of no kind"),
+            "add rope_type as the base was trained with, for instance \"linear\"",
+        ));
+    }
+    let kind = stated.unwrap_or("default");
     if s.get("mrope_section").is_some_and(|v| !v.is_null()) {
         return Err(config.refuse(
-            "rope_scaling.mrope_section: positions of more than one dimension",
+            format!("{key}.mrope_section: positions of more than one dimension"),
             "use a base for text: the others are not supported",
         ));
     }
-    let number = |key: &str| {
-        s.get(key)
+    let number = |name: &str| {
+        s.get(name)
             .and_then(Value::as_f64)
             .filter(|v| v.is_finite() && *v > 0.0)
             .ok_or_else(|| {
                 config.refuse(
-                    format!("rope_scaling.{key} is missing, or not a number above 0"),
-                    format!("add {key} as the base was trained with"),
+                    format!("{key}.{name} is missing, or not a number above 0"),
+                    format!("add {name} as the base was trained with"),
                 )
             })
     };
@@ -103,9 +138,7 @@ fn scaling(config: &Json, s: &Map<String, Value>) -> Result<Scaling> {
             let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
             if low >= high {
                 return Err(config.refuse(
-                    format!(
-                        "rope_scaling: low_freq_factor {low} is not below high_freq_factor {high}"
-                    ),
+                    format!("{key}: low_freq_factor {low} is not below high_freq_factor {high}"),
                     "correct the two factors",
                 ));
             }
@@ -117,7 +150,7 @@ fn scaling(config: &Json, s: &Map<String, Value>) -> Result<Scaling> {
             })
         }
         other => Err(config.refuse(
-            format!("rope_scaling of type {other:?}"),
+            format!("{key} of type {other:?}"),
             "use a base with none, linear or llama3 scaling: the others are not supported",
         )),
     }
