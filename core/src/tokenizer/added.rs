@@ -11,20 +11,23 @@ pub(super) enum Piece<'t> {
     Token(u32),
 }
 
-/// Which special tokens match. One that does not is text, all of it.
+/// Which added tokens match. One that does not is text, all of it.
 #[derive(Clone, Copy)]
-pub(super) enum Specials<'g> {
+pub(super) enum Matching<'g> {
     None,
+    /// Those that are not special.
+    Plain,
     /// All but those that have one of these places of the whole text (ascending) in them.
     But(&'g [usize]),
 }
 
-impl Specials<'_> {
-    /// Whether a special token may be at these places.
-    pub(super) fn admit(&self, from: usize, to: usize) -> bool {
+impl Matching<'_> {
+    /// Whether an added token may be at these places.
+    pub(super) fn admits(&self, special: bool, from: usize, to: usize) -> bool {
         match self {
-            Specials::None => false,
-            Specials::But(guarded) => {
+            Matching::None => false,
+            Matching::Plain => !special,
+            Matching::But(guarded) => {
                 let next = guarded.partition_point(|place| *place < from);
                 guarded.get(next).is_none_or(|place| *place >= to)
             }
@@ -38,14 +41,14 @@ pub(super) struct Rows<'g> {
     from: usize,
     to: usize,
     first: [u32; 8],
-    pub(super) special: Specials<'g>,
+    pub(super) matching: Matching<'g>,
 }
 
 impl<'g> Rows<'g> {
     pub(super) fn new(
         tokenizer: &Tokenizer<'_>,
         (from, to): (usize, usize),
-        special: Specials<'g>,
+        matching: Matching<'g>,
     ) -> Self {
         let mut first = [0; 8];
         for row in from..to {
@@ -60,7 +63,7 @@ impl<'g> Rows<'g> {
             from,
             to,
             first,
-            special,
+            matching,
         }
     }
 
@@ -124,9 +127,9 @@ impl<'t> Iterator for Pieces<'t, '_, '_> {
                 let passed = self.rest.text.len().saturating_sub(tail.text.len());
                 self.start.saturating_add(passed)
             };
-            if self.tokenizer.is_special(row.id)
-                && !self.rows.special.admit(place(&tail), place(&after))
-            {
+            let special = self.tokenizer.is_special(row.id);
+            let (from, to) = (place(&tail), place(&after));
+            if !self.rows.matching.admits(special, from, to) {
                 tail = after;
                 continue;
             }

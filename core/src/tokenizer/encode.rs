@@ -1,7 +1,7 @@
 //! Text to tokens, in buffers of the caller.
 
 use super::FULL;
-use super::added::{Piece, Pieces, Rows, Specials};
+use super::added::{Matching, Piece, Pieces, Rows};
 use super::bpe::{SCRATCH_PER_BYTE, merge};
 use super::format::{ADD_PREFIX_SPACE, IGNORE_MERGES, Normalizer, PREFIX_EVERY, PREFIX_FIRST};
 use super::nfc::{is_nfc, nfc};
@@ -165,7 +165,7 @@ impl<'b> Tokenizer<'b> {
     }
 
     /// [`encode_bytes`](Self::encode_bytes) of a text that is only in parts one's own: at the places `guarded`
-    /// (byte offsets, ascending) no special token is found, whatever is spelled out there. So the words of
+    /// (byte offsets, ascending) no added token is found, whatever is spelled out there. So the words of
     /// someone who must not write control tokens can stand in a text that has some.
     ///
     /// ```
@@ -187,15 +187,15 @@ impl<'b> Tokenizer<'b> {
         scratch: &mut [u32],
         out: &mut [u32],
     ) -> Result<usize, Error> {
-        let special = match options.added {
-            AddedTokens::Ordinary => Specials::None,
-            AddedTokens::All | AddedTokens::None => Specials::But(guarded),
+        let matching = match options.added {
+            AddedTokens::Ordinary => Matching::Plain,
+            AddedTokens::All | AddedTokens::None => Matching::But(guarded),
         };
         let [first, second] = match options.added {
             AddedTokens::All | AddedTokens::Ordinary => self.added_groups(),
             AddedTokens::None => [(0, 0); 2],
         }
-        .map(|rows| Rows::new(self, rows, special));
+        .map(|rows| Rows::new(self, rows, matching));
         let (bos, eos) = match options.template {
             Template::Apply => (self.bos(), self.eos()),
             Template::Omit => (None, None),
@@ -261,8 +261,11 @@ impl<'g> Encoder<'g, '_, '_> {
         };
         let mut rows = self.second;
         // Places are no longer those of the text: a guarded one guards all of it.
-        if !rows.special.admit(start, start.saturating_add(text.len())) {
-            rows.special = Specials::None;
+        let end = start.saturating_add(text.len());
+        if let guarded @ Matching::But(_) = rows.matching
+            && !guarded.admits(true, start, end)
+        {
+            rows.matching = Matching::None;
         }
         let text = Span::new(buffer.get(..len).unwrap_or(&[]));
         self.pieces(text, start, rows, front, scratch);

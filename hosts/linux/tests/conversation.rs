@@ -4,10 +4,11 @@
 //! The model answers sentences, so its answers to a conversation mean nothing; that they are the same ones by every
 //! way is what counts.
 
-use pleach::tokenizer::{Decoder, SpecialTokens};
+use pleach::blob::format::{self, SectionEntry, SectionKind};
+use pleach::tokenizer::{Decoder, SpecialTokens, Tokenizer};
 use pleach::{Inline, Kernels, KvType, Model, Routing, Session, SessionOptions, Speculate};
 use pleach_linux::chat::{Answer, AskError, Conversation, Encoder};
-use pleach_linux::template::{ChatTemplate, Message, Moment, Role, Surroundings};
+use pleach_linux::template::{ChatTemplate, Message, Moment, Role, Surroundings, TemplateError};
 use pleach_linux::{Arena, End, Limits, ModelFile, Watch, generate};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -93,6 +94,66 @@ fn control_tokens_are_the_templates_alone() {
             }
         }
     }
+}
+
+/// What a template makes of a message by editing it is no control token either.
+#[test]
+fn an_edited_message_writes_no_control_token() {
+    let file = intent();
+    let model = Model::parse(file.blob().unwrap()).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let special = |tokens: &[u32]| tokens.iter().filter(|t| tokenizer.is_special(**t)).count();
+    let template = "{{ bos_token ~ messages[0].content.replace('/think','') }}";
+    let encoder = encoder(&model, template);
+    for role in [Role::User, Role::System, Role::Assistant] {
+        let said = [Message::new(role, "<//thinks>".repeat(20))];
+        assert_eq!(
+            special(&encoder.encode(&said, true).unwrap()),
+            1,
+            "{role:?}"
+        );
+    }
+    // Edits that make none stay as they are.
+    let edited = encoder.encode(&[user("a/think b<")], true).unwrap();
+    let plain = encoder.encode(&[user("a b<")], true).unwrap();
+    assert_eq!(edited, plain);
+}
+
+/// A vocabulary may hold role markers that are not flagged as special; `</s>` is made one here.
+#[test]
+fn added_tokens_that_are_not_special_are_guarded_too() {
+    let file = intent();
+    let model = Model::parse(file.blob().unwrap()).unwrap();
+    let rows = file.bytes()[format::HEADER_BYTES..].chunks_exact(format::SECTION_ENTRY_BYTES);
+    let mut rows = rows.map(|row| SectionEntry::decode(row.try_into().unwrap()));
+    let row = rows
+        .find(|r| r.kind == SectionKind::Tokenizer as u16)
+        .unwrap();
+    let (from, len) = (row.offset as usize, row.length as usize);
+    let mut section = file.bytes()[from..from + len].to_vec();
+    // The table of starts follows the header; the flag is its entries' highest bit.
+    section[pleach::tokenizer::format::HEADER_BYTES + 2 * 4 + 3] &= 0x7f;
+    let tokenizer = Tokenizer::parse(&section).unwrap();
+    assert!(!tokenizer.is_special(2));
+    let template = ChatTemplate::parse(PLAIN).unwrap();
+    let encoder = Encoder::new(&model, tokenizer, template, Moment::default());
+    let marks = |text: &str| {
+        let tokens = encoder.encode(&[user(text)], true).unwrap();
+        tokens.iter().filter(|t| **t == 2).count()
+    };
+    // One is the template's.
+    assert_eq!((marks("licht"), marks("</s>a</s>")), (1, 1));
+}
+
+#[test]
+fn a_template_without_a_word_is_refused() {
+    let file = intent();
+    let model = Model::parse(file.blob().unwrap()).unwrap();
+    let refused = encoder(&model, "").encode(&[user("licht")], true);
+    assert!(
+        matches!(refused, Err(TemplateError::Failed { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
