@@ -45,9 +45,12 @@ fn metadata(json: &Value, model: &str, pre: Option<&str>) -> Gguf {
     }
 }
 
-/// GGUF knows neither `lstrip`, `rstrip` nor `normalized`.
+/// GGUF knows neither `lstrip`, `rstrip` nor `normalized`, and what looks like `<|...|>` is special.
 fn without_flags(mut json: Value) -> Value {
     for token in json["added_tokens"].as_array_mut().unwrap() {
+        if token["content"].as_str().unwrap().starts_with("<|") {
+            token["special"] = json!(true);
+        }
         for flag in ["lstrip", "rstrip", "normalized"] {
             token[flag] = json!(false);
         }
@@ -198,4 +201,62 @@ fn refused_by_key() {
         assert!(error.cause.contains(cause), "{error}");
         assert!(error.cause.contains("test.gguf: "), "{error}");
     }
+}
+
+/// llama.cpp makes control tokens of nothing but their whole text, and counts user-defined ones that look like
+/// `<|...|>` among them (`convert_hf_to_gguf.py`, `does_token_look_special`).
+#[test]
+fn control_tokens_are_not_merged() {
+    let mut gguf = metadata(&without_flags(llama2()), "llama", None);
+    let start = gguf.tokens.len();
+    gguf.merges.clear();
+    // 0 is the best score: whatever may merge into the new tokens does.
+    gguf.scores = vec![-10.0; start];
+    for (token, kind) in [
+        ("qj", 3),
+        ("qz", 2),
+        ("qx", 1),
+        ("qy", 4),
+        ("<|", 1),
+        ("<|q", 1),
+        ("<|q|", 1),
+        ("<|q|>", 4),
+    ] {
+        if let Some(id) = gguf.tokens.iter().position(|t| t == token) {
+            assert_eq!((token, gguf.token_type[id]), ("<|", kind));
+            gguf.scores[id] = 0.0;
+            continue;
+        }
+        gguf.tokens.push(token.into());
+        gguf.token_type.push(kind);
+        gguf.scores.push(0.0);
+    }
+    let id = |token: &str| gguf.tokens.iter().position(|t| t == token).unwrap() as u32;
+    let section = section_of(&gguf.source().unwrap()).unwrap();
+    let tokenizer = Tokenizer::parse(&section).unwrap();
+    for (token, merges) in [
+        ("qj", false),
+        ("qz", false),
+        ("qx", true),
+        ("qy", true),
+        ("<|q|>", false),
+    ] {
+        let plain = EncodeOptions {
+            added: AddedTokens::Ordinary,
+            ..EncodeOptions::default()
+        };
+        let ids = encode(&tokenizer, token.as_bytes(), plain);
+        assert_eq!(ids.contains(&id(token)), merges, "{token}: {ids:?}");
+    }
+    let special = |token: &str| {
+        let source = gguf.source().unwrap();
+        source
+            .added
+            .iter()
+            .find(|a| a.content == token)
+            .map(|a| a.special)
+    };
+    assert_eq!(special("<|q|>"), Some(true));
+    assert_eq!(special("qy"), Some(false));
+    assert_eq!(special("qx"), None);
 }

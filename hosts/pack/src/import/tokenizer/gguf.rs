@@ -1,8 +1,10 @@
 //! The tokenizer in the metadata of a GGUF file.
 
+use super::merges::LONGEST;
 use super::source::{AddedToken, Merges, Model, Prefix, Source, Token, TokenKind};
 use crate::error::{PackError, Result};
 use pleach::tokenizer::{Normalizer, PreTokenizer};
+use std::collections::{HashMap, HashSet};
 
 /// The keys `tokenizer.ggml.*` as they are in the file; a field is a key.
 ///
@@ -115,20 +117,15 @@ impl Gguf {
     /// | `gpt2` | `qwen2`, `deepseek-r1-qwen` | Qwen2's, after NFC (as `transformers` does; llama.cpp leaves NFC out) |
     /// | `llama` | any | SentencePiece: a space before each piece (`add_space_prefix`), byte fallback, merges from the scores |
     ///
-    /// Control, user-defined and unknown tokens are matched in the text as a whole; all but user-defined ones
-    /// are special.
+    /// Control, user-defined and unknown tokens are matched in the text as a whole. All are special, and made
+    /// by nothing else, but user-defined ones that do not look like `<|...|>`. A listed merge that would make a
+    /// special token is left out.
     ///
-    /// Errors: another model or pre-tokenizer, lists of unlike lengths, numbers outside the vocabulary, by key.
+    /// Errors: another model or pre-tokenizer, lists of unlike lengths, tokens that are there twice, numbers
+    /// outside the vocabulary, by key.
     pub fn source(&self) -> Result<Source> {
+        self.check()?;
         let count = self.tokens.len();
-        for (key, len) in [
-            ("token_type", self.token_type.len()),
-            ("scores", self.scores.len()),
-        ] {
-            if len != 0 && len != count {
-                return Err(self.refuse(key, format!("{len} entries for {count} tokens")));
-            }
-        }
         let known = |key: &str, id: Option<u32>| match id {
             Some(id) if id as usize >= count => {
                 Err(self.refuse(key, format!("{id}, but there are {count} tokens")))
@@ -139,7 +136,16 @@ impl Gguf {
         let eos = known("eos_token_id", self.eos_token_id)?;
         let unknown = known("unknown_token_id", self.unknown_token_id)?;
         let (tokens, added) = self.tokens([bos, eos, unknown])?;
-        let listed = self.merges()?;
+        let mut listed = self.merges()?;
+        let special: HashSet<&str> = (added.iter().filter(|a| a.special))
+            .map(|a| a.content.as_str())
+            .collect();
+        listed.retain(|(left, right)| {
+            let merged = format!("{left}{right}");
+            ![left, right, &merged]
+                .iter()
+                .any(|t| special.contains(t.as_str()))
+        });
         let side = |add: Option<bool>, default: bool, id: Option<u32>| {
             id.filter(|_| add.unwrap_or(default))
         };
@@ -189,6 +195,48 @@ impl Gguf {
         })
     }
 
+    /// Refuses lists that contradict each other or themselves, whatever the kind.
+    pub(crate) fn check(&self) -> Result<()> {
+        let count = self.tokens.len();
+        for (key, len) in [
+            ("token_type", self.token_type.len()),
+            ("scores", self.scores.len()),
+        ] {
+            if len != 0 && len != count {
+                return Err(self.refuse(key, format!("{len} entries for {count} tokens")));
+            }
+        }
+        let mut seen = HashMap::new();
+        for (token, content) in self.tokens.iter().enumerate() {
+            if !content.is_empty()
+                && let Some(other) = seen.insert(content.as_str(), token)
+            {
+                let what = format!("{other} and {token} are both {content:?}");
+                return Err(self.refuse("tokens", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the tokenizer is of a kind that is not supported; `None` if it is supported.
+    pub(crate) fn unsupported(&self) -> Option<String> {
+        let why = match self.model.as_str() {
+            "gpt2" => return self.pre().err().map(|e| e.cause),
+            "llama" if !self.tokens.iter().any(|t| t == "<0x00>") => {
+                self.refuse("tokens", "no byte fallback".into())
+            }
+            "llama" if self.merges.is_empty() => {
+                self.tokens.iter().find(|t| t.len() > LONGEST).map(|_| {
+                    let why = format!("a token longer than {LONGEST} bytes, and no merges");
+                    self.refuse("tokens", why)
+                })?
+            }
+            "llama" => return None,
+            other => self.refuse("model", format!("{other:?} is not supported")),
+        };
+        Some(why.cause)
+    }
+
     fn pre(&self) -> Result<&'static Pre> {
         let name = self.pre.as_deref().unwrap_or("default");
         PRES.iter()
@@ -199,14 +247,27 @@ impl Gguf {
     /// The tokens, and those among them that are matched as a whole.
     fn tokens(&self, special: [Option<u32>; 3]) -> Result<(Vec<Token>, Vec<AddedToken>)> {
         let mut added = Vec::new();
+        let mut tokens = Vec::with_capacity(self.tokens.len());
         for (token, content) in (0..).zip(&self.tokens) {
             let kind = self.token_type.get(token as usize).copied();
             let kind = kind.unwrap_or(if special.contains(&Some(token)) { 3 } else { 1 });
+            let special = match kind {
+                4 => content.starts_with("<|") && content.ends_with("|>"),
+                kind => matches!(kind, 2 | 3),
+            };
+            tokens.push(Token {
+                spelling: content.clone(),
+                kind: if special {
+                    TokenKind::Added
+                } else {
+                    TokenKind::Model
+                },
+            });
             match kind {
                 2..=4 if !content.is_empty() => added.push(AddedToken {
                     token,
                     content: content.clone(),
-                    special: kind != 4,
+                    special,
                     normalized: false,
                     lstrip: false,
                     rstrip: false,
@@ -217,11 +278,7 @@ impl Gguf {
                 }
             }
         }
-        let tokens = self.tokens.iter().map(|spelling| Token {
-            spelling: spelling.clone(),
-            kind: TokenKind::Model,
-        });
-        Ok((tokens.collect(), added))
+        Ok((tokens, added))
     }
 
     fn merges(&self) -> Result<Vec<(String, String)>> {

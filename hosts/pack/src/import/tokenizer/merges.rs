@@ -15,7 +15,7 @@ pub(super) struct Merge {
 }
 
 /// Longest token where merges are made from scores: the work grows with the square. Llama 2's is 48 bytes long.
-const LONGEST: usize = 512;
+pub(super) const LONGEST: usize = 512;
 
 /// The merges, the one of lowest rank first, each pair once.
 pub(super) fn ranked(source: &Source, vocabulary: &Vocabulary<'_>) -> Result<Vec<Merge>> {
