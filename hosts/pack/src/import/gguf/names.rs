@@ -51,7 +51,13 @@ fn split(name: &str) -> Option<(u32, &str, &str)> {
     let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let (module, end) = rest.rsplit_once('.')?;
     let number: u32 = layer.parse().ok()?;
-    let known = matches!(end, "weight" | "bias") && number.to_string() == layer;
+    // Llama-like norms have no bias: it would change the model.
+    let known = match end {
+        "weight" => true,
+        "bias" => !module.ends_with("_norm"),
+        _ => false,
+    };
+    let known = known && number.to_string() == layer;
     known.then_some((number, module, end))
 }
 
@@ -101,6 +107,9 @@ mod tests {
             "blk.0.ffn_gate_inp.weight",
             "blk.01.attn_q.weight",
             "blk.0.attn_q.scale",
+            "blk.0.attn_norm.bias",
+            "blk.0.attn_q_norm.bias",
+            "output_norm.bias",
             "x",
         ] {
             assert_eq!(to_hugging_face(other), None);
