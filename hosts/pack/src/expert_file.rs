@@ -123,7 +123,7 @@ pub fn pack_expert_for(
         })
         .collect();
     let qk_norm = model.layer(0).is_some_and(|l| l.qk_norm());
-    let mut adapter = open_adapter(key, folder, &config, qk_norm)?;
+    let mut adapter = open_adapter(key, folder, &config, qk_norm, None)?;
     if let Some(part) = adapter.parts.iter().find(|p| !sites.contains(&p.place)) {
         return Err(PackError::refused(
             format!(

@@ -232,7 +232,8 @@ fn check_options(options: &PackOptions) -> Result<()> {
     Ok(())
 }
 
-/// Opens the adapters and names them: by folder, or by key where folders have the same name.
+/// Opens the adapters and names them: by folder, or by key where the folder's name is also another expert's
+/// key or folder. So names are unique, as keys are.
 fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<Vec<Adapter>> {
     let folders: Vec<String> = experts
         .iter()
@@ -240,8 +241,15 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
         .collect();
     let mut adapters = Vec::new();
     for ((key, folder), name) in experts.iter().zip(&folders) {
-        let mut adapter = open_adapter(key, folder, &config.record, config.qk_norm)?;
-        let unique = !name.is_empty() && folders.iter().filter(|f| *f == name).count() == 1;
+        let mut adapter = open_adapter(
+            key,
+            folder,
+            &config.record,
+            config.qk_norm,
+            Some(config.architecture),
+        )?;
+        let others = || experts.iter().zip(&folders).filter(|((k, _), _)| k != key);
+        let unique = !name.is_empty() && others().all(|((k, _), f)| k != name && f != name);
         adapter.name = if unique { name.clone() } else { key.clone() };
         for (what, text) in [("name", &adapter.name), ("key", key)] {
             if text.len() > usize::from(u8::MAX) {
@@ -259,19 +267,21 @@ fn open_adapters(experts: &[(String, PathBuf)], config: &BaseConfig) -> Result<V
     Ok(adapters)
 }
 
-/// Opens a LoRA folder, or a file of GGUF, for a base.
+/// Opens a LoRA folder, or a file of GGUF, for a base, of this architecture of llama.cpp if it is known.
 pub(crate) fn open_adapter(
     key: &str,
     path: &Path,
     c: &ConfigRecord,
     qk_norm: bool,
+    architecture: Option<&str>,
 ) -> Result<Adapter> {
     let base = Modules {
         layers: c.layers,
         qk_norm,
     };
     if path.is_file() {
-        return Adapter::open_gguf(key, path, base, c.head_dim, &|p| features(c, p));
+        let features = |p| features(c, p);
+        return Adapter::open_gguf(key, path, base, architecture, c.head_dim, &features);
     }
     if !path.is_dir() {
         return Err(PackError::refused(

@@ -15,6 +15,8 @@ const MAX_LAYERS: u32 = 4096;
 /// What the config section needs.
 #[derive(Debug)]
 pub(crate) struct BaseConfig {
+    /// llama.cpp's name for the architecture.
+    pub(crate) architecture: &'static str,
     /// Dimensions and constants.
     pub(crate) record: ConfigRecord,
     /// Inverse frequencies, `rope_dim / 2` of them.
@@ -72,6 +74,7 @@ impl BaseConfig {
         let layers = family.layers(&json, record.layers)?;
         notes.extend(json.assumed());
         Ok(Self {
+            architecture: family.architecture(),
             record,
             inv_freq,
             bias_mask,
@@ -79,6 +82,31 @@ impl BaseConfig {
             layers,
             notes,
         })
+    }
+}
+
+impl BaseConfig {
+    /// Puts a token before the other ends of text: chat templates write the first. One that is outside the
+    /// vocabulary is none of the model's.
+    pub(crate) fn prefer_eos(&mut self, id: u32) {
+        if id >= self.record.vocab {
+            return;
+        }
+        let others = self
+            .record
+            .eos
+            .into_iter()
+            .filter(|e| *e != id && *e != NO_TOKEN);
+        let mut ends: Vec<u32> = std::iter::once(id).chain(others).collect();
+        if let Some(last) = ends.get(self.record.eos.len()) {
+            self.notes.push(format!(
+                "eos_token of tokenizer_config.json is token {id}: kept as an end of text in the place of {last}"
+            ));
+        }
+        ends.resize(self.record.eos.len(), NO_TOKEN);
+        for (slot, id) in self.record.eos.iter_mut().zip(ends) {
+            *slot = id;
+        }
     }
 }
 

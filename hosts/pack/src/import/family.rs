@@ -31,6 +31,16 @@ pub(crate) struct Family {
     no_rope: bool,
 }
 
+impl Family {
+    /// llama.cpp's name for it, `general.architecture`.
+    pub(crate) fn architecture(&self) -> &'static str {
+        match self.name {
+            "mistral" => "llama",
+            name => name,
+        }
+    }
+}
+
 /// Where a bias comes from.
 enum Bias {
     /// The config's key says so: all modules, or none.

@@ -1,11 +1,12 @@
 //! Adapters that convert_lora_to_gguf.py's rules made of PEFT's folders.
 
 use crate::common::edit::{Checkpoint, refusal};
-use crate::common::fixtures;
 use crate::common::reader::{Expert, File};
+use crate::common::{AlignedCopy, Heard, fixtures};
 use crate::gguf;
 use crate::write::llama;
-use pleach_pack::{AdapterQuant, PackOptions, Silent, pack};
+use pleach::{Blob, Model};
+use pleach_pack::{AdapterQuant, PackOptions, Silent, pack, pack_expert_for};
 use std::path::PathBuf;
 
 fn expert(base: &str, adapter: PathBuf) -> Expert {
@@ -135,4 +136,42 @@ fn refused() {
     // An adapter as a base.
     let e = refusal(&PackOptions::new(gguf("lora/llama-f.gguf")));
     assert!(e.cause.contains("general.type is \"adapter\""), "{e}");
+}
+
+/// Of llama the rows of q and k are reordered, of qwen2 they are not; shapes and modules are the same.
+#[test]
+fn of_another_architecture_with_the_same_shapes() {
+    let folder = tempfile::tempdir().expect("folder");
+    let adapter = folder.path().join("a.gguf");
+    let mut bytes = std::fs::read(gguf("lora/llama-f.gguf")).expect("read");
+    let key = b"general.architecture";
+    let value = |w: &[u8]| w.starts_with(b"llama");
+    let at = bytes
+        .windows(key.len())
+        .position(|w| w == key)
+        .expect("key");
+    let at = at + bytes[at..].windows(5).position(value).expect("value");
+    bytes[at..at + 5].copy_from_slice(b"qwen2");
+    std::fs::write(&adapter, bytes).expect("write");
+
+    let base = fixtures().join("peft/base-llama");
+    let mut o = PackOptions::new(&base);
+    o.adapters = vec![("a".into(), adapter.clone())];
+    let e = refusal(&o);
+    assert!(e.cause.contains("an adapter of architecture qwen2"), "{e}");
+
+    // A model file does not keep its base's architecture.
+    o.adapters = vec![("a".into(), gguf("lora/llama-f.gguf"))];
+    let file = pack(&o, &mut Silent).expect("packs").bytes;
+    let file = AlignedCopy::of(&file);
+    let model = Model::parse(Blob::new(file.get()).expect("aligned")).expect("a model");
+    let mut heard = Heard::default();
+    let place = (std::path::Path::new("m.pleach"), &model);
+    pack_expert_for(place, ("a", &adapter), None, &mut heard).expect("packs");
+    let note = "an adapter of architecture qwen2: the model file does not say";
+    assert!(
+        heard.notes.iter().any(|n| n.contains(note)),
+        "{:?}",
+        heard.notes
+    );
 }

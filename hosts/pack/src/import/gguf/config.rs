@@ -101,6 +101,7 @@ pub(crate) fn read(file: &mut Gguf, group: u32) -> Result<Model> {
     let notes = keys.notes();
     Ok(Model {
         config: BaseConfig {
+            architecture: arch.name,
             record,
             inv_freq,
             bias_mask: bias_mask(file),

@@ -15,6 +15,7 @@ use crate::import::lora::{Features, Part};
 use crate::import::modules::{Modules, Place};
 use crate::import::weights::check_values;
 use pleach::blob::format::Module;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const OTHER_BASE: &str = "pass the base that the adapter was trained on";
@@ -40,12 +41,14 @@ pub(crate) struct Opened {
 }
 
 /// Reads the header of an adapter for a base of these modules and features with heads of `head_dim`.
+/// `architecture` is the base's; a model file does not keep it, only whether heads are normed.
 ///
-/// Errors: metadata, names or shapes that do not fit. Of the architecture only what a model file keeps can be
-/// compared: whether heads are normed.
+/// Errors: metadata, names or shapes that do not fit; another architecture than the base's, which may order the
+/// rows of q and k in another way.
 pub(crate) fn open(
     path: &Path,
     base: Modules,
+    architecture: Option<&str>,
     head_dim: u32,
     features: Features<'_>,
 ) -> Result<Opened> {
@@ -53,7 +56,7 @@ pub(crate) fn open(
     let m = &file.metadata;
     expect(&file, "general.type", "adapter")?;
     let arch = known(m)?;
-    if arch.qk_norm != base.qk_norm {
+    if arch.qk_norm != base.qk_norm || architecture.is_some_and(|base| base != arch.name) {
         return Err(m.refuse(
             format!(
                 "an adapter of architecture {}, which the base is not",
@@ -76,6 +79,13 @@ pub(crate) fn open(
     }
     check_names(&file, &parts, base.layers)?;
     let mut notes = Vec::new();
+    if architecture.is_none() && !arch.qk_norm {
+        notes.push(format!(
+            "{}: an adapter of architecture {}: the model file does not say whether its base is one",
+            path.display(),
+            arch.name
+        ));
+    }
     if alpha.is_none() {
         notes.push(format!(
             "{}: adapter.lora.alpha is missing or 0: scale 1, as in llama.cpp",
@@ -185,8 +195,8 @@ fn part(
 
 /// Every tensor must be one of a pair.
 fn check_names(file: &Gguf, parts: &[Part], layers: u32) -> Result<()> {
-    let used = |name: &&str| !parts.iter().any(|p| p.a == *name || p.b == *name);
-    let Some(name) = file.names().find(used) else {
+    let used: BTreeSet<&str> = parts.iter().flat_map(|p| [&*p.a, &*p.b]).collect();
+    let Some(name) = file.names().find(|name| !used.contains(name)) else {
         return match parts.is_empty() {
             false => Ok(()),
             true => Err(file

@@ -134,15 +134,17 @@ impl Adapter {
         })
     }
 
-    /// Reads the header of a GGUF file, for a base with heads of `head_dim`.
+    /// Reads the header of a GGUF file, for a base with heads of `head_dim` and, where it is known, this
+    /// architecture.
     pub(crate) fn open_gguf(
         key: &str,
         path: &Path,
         base: Modules,
+        architecture: Option<&str>,
         head_dim: u32,
         features: Features<'_>,
     ) -> Result<Self> {
-        let opened = gguf::open_lora(path, base, head_dim, features)?;
+        let opened = gguf::open_lora(path, base, architecture, head_dim, features)?;
         Ok(Self {
             name: String::new(),
             key: key.into(),
