@@ -90,6 +90,33 @@ fn experts_are_named_by_folder_or_by_key_where_that_is_ambiguous() {
     );
 }
 
+/// Folders that are named like each other's keys, and one whose name another expert falls back to.
+#[test]
+fn no_name_is_the_key_of_another_expert() {
+    let root = tempfile::tempdir().expect("folder");
+    let named = |list: &[(&str, &str)]| {
+        let mut o = options(fixtures().join("peft/base-llama"));
+        for (key, folder) in list {
+            let to = root.path().join(folder);
+            fs::create_dir_all(&to).expect("folder");
+            for file in ["adapter_config.json", "adapter_model.safetensors"] {
+                let from = fixtures().join("peft/experts/llama-a").join(file);
+                fs::copy(from, to.join(file)).expect("copy");
+            }
+            o.adapters.push((key.to_string(), to));
+        }
+        experts(&packed(&o).0)
+    };
+    assert_eq!(
+        named(&[("0", "1"), ("1", "0")]),
+        pairs(&[("0", "0"), ("1", "1")])
+    );
+    assert_eq!(
+        named(&[("a", "x/same"), ("b", "y/same"), ("c", "a"), ("d", "d")]),
+        pairs(&[("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")])
+    );
+}
+
 #[test]
 fn stale_paths_are_replaced_by_key_or_by_name() {
     let stale = json!({"0": "/home/somebody/llama-a", "1": "/home/somebody/llama-b"});
@@ -367,6 +394,48 @@ fn ends_of_text_from_both_files() {
     assert_eq!(eos(&c), (vec![none; 5], 1));
 }
 
+/// Chat templates write the first: the `eos_token` of the tokenizer, wherever generation lists it.
+#[test]
+fn the_tokenizers_end_of_text_comes_first() {
+    let intent = fixtures().join("xlora-intent/base");
+    let text = fs::read_to_string(intent.join("tokenizer.json")).expect("read");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let added = json["added_tokens"].as_array().expect("added");
+    let last = added.last().expect("a token");
+    let id = last["id"].as_u64().expect("id") as u32;
+    let content = last["content"].as_str().expect("content");
+    let root = tempfile::tempdir().expect("folder");
+    for e in fs::read_dir(&intent).expect("folder") {
+        let e = e.expect("entry");
+        fs::copy(e.path(), root.path().join(e.file_name())).expect("copy");
+    }
+    let c = Checkpoint { root };
+    let none = u32::MAX;
+    let (a, b) = (id + 1, id + 2);
+    for eos in [json!(content), json!({"content": content, "special": true})] {
+        for (listed, expected) in [
+            (json!([a, b, id]), [id, a, b, none]),
+            (json!([a, b]), [id, a, b, none]),
+            (json!([a, b, 70, 71]), [id, a, b, 70]),
+        ] {
+            for (file, key, value) in [
+                ("tokenizer_config.json", "eos_token", &eos),
+                ("generation_config.json", "eos_token_id", &listed),
+                ("config.json", "eos_token_id", &json!(null)),
+            ] {
+                let path = c.path(file);
+                let text = fs::read_to_string(&path).unwrap_or_else(|_| "{}".into());
+                let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                json[key] = value.clone();
+                fs::write(path, json.to_string()).expect("write");
+            }
+            let (f, notes) = packed(&options(c.path("")));
+            let found = [56, 60, 64, 68].map(|at| u32_at(f.section(1), at));
+            assert_eq!(found, expected, "{notes:?}");
+        }
+    }
+}
+
 #[test]
 fn rope_scalings_reach_the_file() {
     let frequencies = |c: &Checkpoint| {
@@ -385,6 +454,15 @@ fn rope_scalings_reach_the_file() {
         &frequencies(&linear),
         &plain.iter().map(|f| f / 8.0).collect::<Vec<_>>()
     ));
+    // Keys of transformers 4 and 5 side by side, as 4.57.6 itself saves them: it takes type.
+    let expected = frequencies(&linear);
+    for kinds in [
+        json!({"rope_type": null, "type": "linear", "factor": 8.0}),
+        json!({"rope_type": "linear", "type": "linear", "factor": 8.0}),
+        json!({"rope_type": "linear", "type": null, "factor": 8.0}),
+    ] {
+        assert_eq!(frequencies(&with(kinds)), expected);
+    }
     // Original context 64, factors 1 and 4: wavelengths below 16 stay, above 64 shrink, between are mixed.
     let llama3 = with(json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -412,6 +490,28 @@ fn rope_scalings_reach_the_file() {
         .map(|i| 500f64.powf(-2.0 * f64::from(i) / 16.0))
         .collect();
     assert!(close(&frequencies(&c), &by_hand));
+    // Old and new keys beside each other must say the same.
+    let c = c.set("base/config.json", "rope_theta", json!(500));
+    let c = c.set(
+        "base/config.json",
+        "rope_scaling",
+        json!({"type": "default"}),
+    );
+    assert!(close(&frequencies(&c), &by_hand));
+    let c = c.set("base/config.json", "rope_theta", json!(10000.0));
+    let e = c.refusal();
+    assert!(
+        e.cause
+            .contains("rope_theta is 10000, but 500 in rope_parameters"),
+        "{e}"
+    );
+    let scaling = json!({"type": "linear", "factor": 8.0});
+    let c =
+        c.unset("base/config.json", "rope_theta")
+            .set("base/config.json", "rope_scaling", scaling);
+    let e = c.refusal();
+    assert!(e.cause.contains("rope_scaling says Linear"), "{e}");
+    assert!(e.cause.contains("rope_parameters says None"), "{e}");
 }
 
 #[test]

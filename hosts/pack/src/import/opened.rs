@@ -36,9 +36,9 @@ impl Opened {
 
     fn folder(options: &PackOptions, progress: &mut dyn Progress) -> Result<Self> {
         let path = &options.base;
-        let config = BaseConfig::read(path, options.group)?;
+        let mut config = BaseConfig::read(path, options.group)?;
         let weights = Box::new(Weights::open(path)?);
-        let tokenizer = folder_tokenizer(path, progress)?;
+        let tokenizer = folder_tokenizer(path, &mut config, progress)?;
         let (template, note) = chat_template::read(path)?;
         note.iter().for_each(|n| progress.note(n));
         Ok(Self {
@@ -54,26 +54,26 @@ impl Opened {
         let storage = Storage::of(options);
         let notes = base.weights.notes(storage.base, storage.group);
         base.config.notes.extend(notes);
-        let tokenizer = supported(base.weights.tokenizer(), progress)?;
-        if let Some(None) = tokenizer {
-            progress.note(&format!(
-                "{}: no tokenizer in the metadata: packed without one, for token ids only",
-                options.base.display()
-            ));
-        }
+        let tokenizer = base.weights.tokenizer()?;
+        let tokenizer = tokenizer.map_err(|why| progress.note(&why)).ok();
         let (template, note) = base.weights.template()?;
         note.iter().for_each(|n| progress.note(n));
         Ok(Self {
             config: base.config,
             weights: Box::new(base.weights),
-            tokenizer: tokenizer.flatten(),
+            tokenizer,
             template,
         })
     }
 }
 
-/// The tokenizer section, if the folder has a tokenizer that is supported; else a note says why not.
-fn folder_tokenizer(folder: &Path, progress: &mut dyn Progress) -> Result<Option<Vec<u8>>> {
+/// The tokenizer section, if the folder has a tokenizer that is supported; else a note says why not. Its end of
+/// text becomes the first of `base`.
+fn folder_tokenizer(
+    folder: &Path,
+    base: &mut BaseConfig,
+    progress: &mut dyn Progress,
+) -> Result<Option<Vec<u8>>> {
     let json = folder.join("tokenizer.json");
     if !json.exists() {
         progress.note(&format!(
@@ -85,8 +85,16 @@ fn folder_tokenizer(folder: &Path, progress: &mut dyn Progress) -> Result<Option
     // A broken file is refused; one that is only unsupported leaves a model for token ids.
     Json::read_table(&json)?;
     let config = folder.join("tokenizer_config.json");
-    let section = tokenizer::section(&json, config.exists().then_some(config.as_path()));
-    supported(section, progress)
+    let config = config.exists().then_some(config.as_path());
+    let section = tokenizer::source(&json, config).and_then(|source| {
+        let eos = config.map(|c| tokenizer::eos(c, &source)).transpose()?;
+        Ok((tokenizer::section_of(&source)?, eos.flatten()))
+    });
+    let Some((section, eos)) = supported(section, progress)? else {
+        return Ok(None);
+    };
+    eos.into_iter().for_each(|id| base.prefer_eos(id));
+    Ok(Some(section))
 }
 
 /// `None`, and a note, for what is refused.

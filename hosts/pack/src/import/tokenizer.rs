@@ -64,6 +64,18 @@ pub fn source(tokenizer_json: &Path, tokenizer_config: Option<&Path>) -> Result<
     Ok(source)
 }
 
+/// The token of `eos_token` in `tokenizer_config.json`, which chat templates write; `None` if it names none.
+pub(crate) fn eos(tokenizer_config: &Path, source: &Source) -> Result<Option<u32>> {
+    let json = Json::read(tokenizer_config)?;
+    let eos = json.get("eos_token");
+    let Some(eos) = eos.and_then(|v| v.get("content").unwrap_or(v).as_str()) else {
+        return Ok(None);
+    };
+    let added = source.added.iter().find(|a| a.content == eos);
+    let token = || (0..).zip(&source.tokens).find(|(_, t)| t.spelling == eos);
+    Ok(added.map(|a| a.token).or_else(|| Some(token()?.0)))
+}
+
 fn read(json: &Json, vocabulary: &Vocabulary) -> Result<Source> {
     if let Some(v) = json.get("version")
         && v != "1.0"

@@ -164,6 +164,15 @@ fn tensors() {
         ("tensor blk.0.attn_v.weight is missing", |w| {
             w.tensors.retain(|t| t.name != "blk.0.attn_v.weight");
         }),
+        ("tensor blk.0.attn_norm.bias is not one", |w| {
+            w.zeros("blk.0.attn_norm.bias", &[16]);
+        }),
+        ("tensor blk.0.attn_q_norm.bias is not one", |w| {
+            w.zeros("blk.0.attn_q_norm.bias", &[8]);
+        }),
+        ("tensor output_norm.bias is not one", |w| {
+            w.zeros("output_norm.bias", &[16]);
+        }),
         ("tensor token_embd.weight is missing", |w| {
             w.tensors.retain(|t| t.name != "token_embd.weight");
         }),
@@ -310,6 +319,38 @@ fn without_a_tokenizer() {
         "{:?}",
         heard.notes
     );
+}
+
+/// One that contradicts itself is a damaged file, whatever its kind.
+#[test]
+fn a_broken_tokenizer() {
+    let tokens = |w: &mut Writer, list: [&str; 3]| {
+        let items: Vec<u8> = list.iter().flat_map(|t| text(t)).collect();
+        w.key("tokenizer.ggml.tokens", array(TEXT, 3, &items));
+    };
+    let folder = Folder::new();
+    for model in ["llama", "gpt2", "bert"] {
+        for (list, scores, words) in [
+            (
+                ["a", "b", "c"],
+                2,
+                "tokenizer.ggml.scores: 2 entries for 3 tokens",
+            ),
+            (
+                ["a", "b", "a"],
+                3,
+                "tokenizer.ggml.tokens: 0 and 2 are both \"a\"",
+            ),
+        ] {
+            let mut w = small();
+            w.text("tokenizer.ggml.model", model);
+            tokens(&mut w, list);
+            let zeros = vec![0; 4 * scores as usize];
+            w.key("tokenizer.ggml.scores", array(F32, scores, &zeros));
+            let e = folder.refusal(&w.bytes());
+            assert!(e.cause.contains(words), "{e}");
+        }
+    }
 }
 
 #[test]

@@ -7,13 +7,17 @@ use pleach::blob::format::MAX_TEMPLATE;
 
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// The tokenizer section, if the file has a tokenizer.
+/// The tokenizer section, or else why there is none: no tokenizer in the file, or of a kind that is not
+/// supported.
 ///
-/// Errors: keys of a wrong type; a tokenizer that is not supported.
-pub(super) fn section(m: &Metadata) -> Result<Option<Vec<u8>>> {
+/// Errors: keys of a wrong type; a tokenizer that contradicts itself.
+pub(super) fn section(m: &Metadata) -> Result<std::result::Result<Vec<u8>, String>> {
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let Some(model) = m.text(&key("model"))? else {
-        return Ok(None);
+        return Ok(Err(format!(
+            "{}: no tokenizer in the metadata: packed without one, for token ids only",
+            m.path().display()
+        )));
     };
     let whole = |name: &str| m.u32(&key(name));
     let flag = |name: &str| m.bool(&key(name));
@@ -34,7 +38,11 @@ pub(super) fn section(m: &Metadata) -> Result<Option<Vec<u8>>> {
         add_eos_token: flag("add_eos_token")?,
         add_space_prefix: flag("add_space_prefix")?,
     };
-    section_of(&keys.source()?).map(Some)
+    keys.check()?;
+    match keys.unsupported() {
+        Some(why) => Ok(Err(format!("packed without a tokenizer: {why}"))),
+        None => section_of(&keys.source()?).map(Ok),
+    }
 }
 
 /// The chat template, if there is one that a model file can hold; else perhaps why not.

@@ -28,8 +28,8 @@ impl Weights {
         Self { file, permuted }
     }
 
-    /// The tokenizer section, if there is a tokenizer.
-    pub(crate) fn tokenizer(&self) -> Result<Option<Vec<u8>>> {
+    /// The tokenizer section, or else why there is none.
+    pub(crate) fn tokenizer(&self) -> Result<std::result::Result<Vec<u8>, String>> {
         tokenizer::section(&self.file.metadata)
     }
 
