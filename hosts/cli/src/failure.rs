@@ -1,5 +1,6 @@
 //! What stops a command: the cause, the cure, the exit code.
 
+use crate::output::one_line;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use pleach::Error;
 use pleach_pack::{Kind, PackError};
@@ -79,17 +80,6 @@ impl Failure {
         }
     }
 
-    /// A file that cannot be written.
-    pub(crate) fn writing(path: &Path, e: &io::Error) -> Self {
-        let cause = format!("{}: {e}", path.display());
-        match e.kind() {
-            io::ErrorKind::IsADirectory | io::ErrorKind::NotFound => {
-                Self::refused(cause, "name a file in a folder that exists")
-            }
-            _ => Self::machine(cause, "check the permissions, and the space on the disk"),
-        }
-    }
-
     pub(crate) fn cause(&self) -> &str {
         &self.cause
     }
@@ -151,7 +141,8 @@ impl Failure {
 
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  {}", self.cause, self.cure)
+        // Names out of files may be in them.
+        write!(f, "{}\n  {}", one_line(&self.cause), one_line(&self.cure))
     }
 }
 
@@ -200,7 +191,7 @@ impl From<clap::Error> for Failure {
         let context = |kind| e.get(kind).map(text).unwrap_or_default();
         let option = first_word(&context(ContextKind::InvalidArg));
         let value = context(ContextKind::InvalidValue);
-        let usage = one_line(&context(ContextKind::Usage));
+        let usage = joined(&context(ContextKind::Usage));
         let cure = if usage.is_empty() {
             "see `pleach --help`".to_owned()
         } else {
@@ -235,7 +226,7 @@ impl From<clap::Error> for Failure {
             (ErrorKind::InvalidSubcommand, _) => {
                 let near = context(ContextKind::SuggestedSubcommand);
                 let cure = if near.is_empty() {
-                    "the commands are pack, inspect, run, trace, plan and bench; without one the demo starts"
+                    "the commands are pack, inspect, run, chat, trace, plan and bench; without one the demo starts"
                         .into()
                 } else {
                     format!("did you mean {near}?")
@@ -283,7 +274,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// A usage text of several lines as one.
-fn one_line(text: &str) -> String {
+fn joined(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)

@@ -1,4 +1,5 @@
-//! `pleach`: packs, inspects, runs and traces X-LoRA models; without a command it shows a small one.
+//! `pleach`: packs and inspects X-LoRA models, continues texts and chats with them, traces, plans and measures
+//! them; without a command it shows a small one.
 //!
 //! Exit codes: 0 done, 1 the machine failed, 2 input or usage was refused, 130 interrupted. Standard error:
 //! the cause on the first line, the cure on the second, indented.

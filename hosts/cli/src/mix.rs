@@ -1,6 +1,6 @@
 //! Which experts had how much to say: per token a colour, per text a bar an expert.
 
-use crate::output::labelled;
+use crate::output::{labelled, one_line};
 use console::{Style, style};
 use pleach::{Model, Session};
 use std::ops::Range;
@@ -19,18 +19,24 @@ pub(crate) fn colour(class: usize) -> Style {
 }
 
 /// The effective scalings of the tokens of a text, averaged over sites: magnitudes, because a scaling may be
-/// negative.
+/// negative; 0 where the expert has no LoRA, because there its scaling does nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mix {
     sum: Vec<f64>,
     latest: Vec<f64>,
+    /// Which expert changes which site: `[sites, experts]`.
+    targets: Vec<bool>,
 }
 
 impl Mix {
-    pub(crate) fn new(experts: usize) -> Self {
+    pub(crate) fn of(model: &Model<'_>) -> Self {
+        let experts = model.n_experts();
+        let rank = |site, class| model.expert(class).map_or(0, |e| e.rank(site));
+        let targets = |site| (0..experts).map(move |class| rank(site, class) > 0);
         Self {
             sum: vec![0.0; experts],
             latest: vec![0.0; experts],
+            targets: (0..model.n_sites()).flat_map(targets).collect(),
         }
     }
 
@@ -44,10 +50,17 @@ impl Mix {
             return;
         };
         let [_, sites, _] = effective.shape();
+        self.average((0..sites).map(|site| effective.row(0, site)));
+    }
+
+    fn average<'r>(&mut self, rows: impl ExactSizeIterator<Item = &'r [f32]>) {
+        let sites = rows.len() as f64;
         self.latest.fill(0.0);
-        for site in 0..sites {
-            for (mean, v) in self.latest.iter_mut().zip(effective.row(0, site)) {
-                *mean += f64::from(v.abs()) / sites as f64;
+        let targets = self.targets.chunks_exact(self.latest.len().max(1));
+        for (row, targets) in rows.zip(targets) {
+            let all = self.latest.iter_mut().zip(row).zip(targets);
+            for ((mean, v), _) in all.filter(|(_, target)| **target) {
+                *mean += f64::from(v.abs()) / sites;
             }
         }
     }
@@ -92,8 +105,8 @@ pub(crate) fn bars(model: &Model<'_>, shares: &[f32], indent: usize, width: usiz
     let room = width.min(80).saturating_sub(indent + 6).max(1);
     let mut lines = Vec::new();
     for (class, share) in shares.iter().enumerate() {
-        let name = model.expert(class).map_or("", |e| e.name());
-        let name = console::truncate_str(name, indent - 1, "");
+        let name = one_line(model.expert(class).map_or("", |e| e.name()));
+        let name = console::truncate_str(&name, indent - 1, "");
         let gap = " ".repeat(indent.saturating_sub(console::measure_text_width(&name)));
         let full = (share * room as f32).round() as usize;
         let bar = colour(class).apply_to("█".repeat(full));
@@ -109,7 +122,7 @@ pub(crate) fn legend(model: &Model<'_>, shares: &[f32]) -> String {
         return "experts: none took part".to_owned();
     }
     let names = shares.iter().enumerate().map(|(class, share)| {
-        let name = model.expert(class).map_or("", |e| e.name());
+        let name = one_line(model.expert(class).map_or("", |e| e.name()));
         let name = colour(class).for_stderr().apply_to(name);
         format!("{name} {:.0} %", 100.0 * share)
     });
@@ -151,7 +164,7 @@ mod tests {
     fn the_strongest_is_none_where_two_are_equal() {
         let mix = |latest: &[f64]| Mix {
             latest: latest.to_vec(),
-            ..Mix::new(latest.len())
+            ..Mix::default()
         };
         assert_eq!(mix(&[0.1, 0.5, 0.4]).strongest(), Some(1));
         assert_eq!(mix(&[0.5, 0.5]).strongest(), None);
@@ -160,8 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn a_site_without_its_lora_does_not_count_for_an_expert() {
+        let mut mix = Mix {
+            latest: vec![0.0; 2],
+            targets: vec![true, false, true, true],
+            ..Mix::default()
+        };
+        mix.average([&[0.5, 1.0][..], &[0.5, -0.5]].into_iter());
+        assert_eq!(mix.latest(), [0.5, 0.25]);
+    }
+
+    #[test]
     fn shares_are_of_all_tokens() {
-        let mut mix = Mix::new(2);
+        let mut mix = Mix {
+            sum: vec![0.0; 2],
+            ..Mix::default()
+        };
         assert!(mix.shares().is_empty());
         for latest in [[1.0, 0.0], [0.5, 0.5]] {
             mix.latest = latest.to_vec();

@@ -1,7 +1,7 @@
-//! The options that `run` and `trace` share, and what they mean for a model.
+//! The options of a session, which `run`, `chat`, `trace`, `plan` and `bench` share, and what they mean for a model.
 
 use crate::failure::{BadValue, Failure, Result};
-use crate::output::labelled;
+use crate::output::{labelled, one_line};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use pleach::{Caches, KvType, LogitsKind, Model, Routing, SessionOptions, Speculate};
@@ -306,9 +306,9 @@ pub(crate) fn make_room(needed: usize) -> String {
 
 /// The names of a model's experts in class order.
 pub(crate) fn names(model: &Model<'_>) -> String {
-    let names: Vec<&str> = (0..model.n_experts())
+    let names: Vec<String> = (0..model.n_experts())
         .filter_map(|c| model.expert(c))
-        .map(|e| e.name())
+        .map(|e| one_line(e.name()))
         .collect();
     names.join(", ")
 }

@@ -4,6 +4,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 
@@ -21,10 +22,36 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Something the user should know that is no failure: to standard error.
+/// Something the user should know that is no failure: to standard error. What comes out of a file may be in it, so
+/// it is one line of bounded length.
 pub(crate) fn note(text: &str) {
-    eprintln!("note: {text}");
+    eprintln!("note: {}", one_line(text));
 }
+
+/// Without the control characters that a terminal would obey.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    match text.contains(obeyed) {
+        true => Cow::Owned(text.replace(obeyed, "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// The same without line ends and tabs, at most [`LONGEST_LINE`] characters.
+pub(crate) fn one_line(text: &str) -> String {
+    let line = |c: char| match c.is_control() {
+        true => '\u{fffd}',
+        false => c,
+    };
+    let mut out: String = text.chars().take(LONGEST_LINE).map(line).collect();
+    if text.chars().nth(LONGEST_LINE).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Characters of a text out of a file that is told in a line.
+const LONGEST_LINE: usize = 1000;
 
 /// Whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
@@ -202,6 +229,17 @@ mod tests {
         assert_eq!(exactly(100_924), "100,924");
         assert_eq!(count(250_000), "0.25 M");
         assert_eq!(count(1_700_000_000), "1.7 B");
+    }
+
+    #[test]
+    fn terminals_obey_nothing_of_a_text() {
+        assert_eq!(
+            harmless("a\x1b[31m\tb\n\u{9b}1m\r"),
+            "a\u{fffd}[31m\tb\n\u{fffd}1m\u{fffd}"
+        );
+        assert_eq!(harmless("ä"), "ä");
+        assert_eq!(one_line("ä\n\x1b7"), "ä\u{fffd}\u{fffd}7");
+        assert_eq!(one_line(&"ä".repeat(2000)).chars().count(), 1001);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::mix::{Mix, colour};
-use crate::output;
+use crate::output::{self, harmless, one_line};
 use pleach::{Model, Routing, Session};
 use pleach_linux::{Setup, Watch};
 use std::borrow::Cow;
@@ -57,7 +57,7 @@ impl<'m, 'b> Printer<'m, 'b> {
             model,
             show,
             terminal: output::is_terminal(),
-            mix: Mix::new(model.n_experts()),
+            mix: Mix::of(model),
             strongest: None,
             line: None,
             failure: None,
@@ -78,14 +78,14 @@ impl<'m, 'b> Printer<'m, 'b> {
     }
 
     fn written(&self, line: &Line) -> String {
-        let name = |class| self.model.expert(class).map_or("", |e| e.name());
+        let name = |class| one_line(self.model.expert(class).map_or("", |e| e.name()));
         let all = line.scalings.iter().enumerate();
         let all: Vec<String> = all.map(|(c, v)| format!("{}={v:.3}", name(c))).collect();
         format!(
             "{}\t{}\t{}\t{}\n",
             line.token,
             serde_json::Value::from(line.text.as_str()),
-            line.strongest.map_or("-", name),
+            line.strongest.map_or("-".to_owned(), name),
             all.join(" ")
         )
     }
@@ -157,15 +157,6 @@ fn painted(text: &str, class: usize) -> String {
     }
 }
 
-/// Without the control characters that a terminal would obey.
-pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
-    match text.contains(obeyed) {
-        true => Cow::Owned(text.replace(obeyed, "\u{fffd}")),
-        false => Cow::Borrowed(text),
-    }
-}
-
 /// Why the experts' colours say little under a routing, if so.
 pub(crate) fn says_little(setup: &Setup<'_>, model: &Model<'_>, option: &str) -> Option<String> {
     let why = match setup.routing {
@@ -186,15 +177,6 @@ pub(crate) fn says_little(setup: &Setup<'_>, model: &Model<'_>, option: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn terminals_obey_nothing_of_a_text() {
-        assert_eq!(
-            harmless("a\x1b[31m\tb\n\u{9b}1m\r"),
-            "a\u{fffd}[31m\tb\n\u{fffd}1m\u{fffd}"
-        );
-        assert_eq!(harmless("ä"), "ä");
-    }
 
     #[test]
     fn paint_spares_the_spaces_around_a_word() {

@@ -432,3 +432,33 @@ fn an_expert_that_cannot_be_packed_is_refused() {
         assert!(ran.refused(2).0.contains(cause), "{ran:?}");
     }
 }
+
+/// A terminal would obey it.
+#[test]
+fn an_escape_sequence_in_a_name_stays_in_the_file() {
+    let c = Case::new();
+    let fixtures = fixtures().join("peft");
+    let adapter = format!("\x1b7={}", expert("llama-a").display());
+    let model = c.path("model.pleach");
+    let base = fixtures.join("base-llama");
+    let packed = pleach(&[
+        "pack",
+        "--base",
+        text(&base),
+        "--adapter",
+        &adapter,
+        "-o",
+        text(&model),
+    ]);
+    let shown = [
+        packed,
+        pleach(&["inspect", text(&model)]),
+        pleach(&["inspect", "--tensors", text(&model)]),
+        pleach(&["plan", text(&model)]),
+        pleach(&["plan", text(&model), "--routing", "only:none"]),
+    ];
+    for ran in shown {
+        let all = ran.out.clone() + &ran.err;
+        assert!(!all.contains('\x1b') && all.len() > 40, "{ran:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::cmd::Chat;
 use crate::options::{self, SessionArgs, names};
-use crate::output::{labelled, width, wrap};
+use crate::output::{labelled, one_line, width, wrap};
 use console::style;
 use pleach::Model;
 
@@ -45,8 +45,8 @@ pub(super) fn welcome(model: &Model<'_>, options: &Chat, width: usize) -> String
 
 /// Cause, then cure.
 pub(super) fn problem(cause: &str, cure: &str) -> String {
-    let cause = wrap(cause, width()).join("\n");
-    let cure = wrap(cure, width().saturating_sub(2)).join("\n  ");
+    let cause = wrap(&one_line(cause), width()).join("\n");
+    let cure = wrap(&one_line(cure), width().saturating_sub(2)).join("\n  ");
     format!("{}\n  {cure}", style(cause).red().for_stderr())
 }
 

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use crate::inspect::{self, Inspection};
 use crate::model::{self, Files};
-use crate::output::{self, say};
+use crate::output::{self, harmless, say};
 use std::path::PathBuf;
 
 /// Show what is inside a model file, and verify it
@@ -33,14 +33,15 @@ impl Inspect {
         if self.json {
             say!("{:#}", inspect::json(&inspection, &name))?;
         } else if self.tensors {
-            output::write(format_args!("{}", inspect::tensors(&inspection)))?;
+            output::write(format_args!("{}", harmless(&inspect::tensors(&inspection))))?;
         } else {
             let width = if output::is_terminal() {
                 output::width()
             } else {
                 100
             };
-            output::write(format_args!("{}", inspect::text(&inspection, &name, width)))?;
+            let text = inspect::text(&inspection, &name, width);
+            output::write(format_args!("{}", harmless(&text)))?;
         }
         inspection.verified.map_err(|e| Failure::core(name, e))
     }

@@ -67,7 +67,8 @@ impl Plan {
         } else {
             100
         };
-        output::write(format_args!("{}", plan::text(&figures, &name, width)))
+        let text = plan::text(&figures, &name, width);
+        output::write(format_args!("{}", output::harmless(&text)))
     }
 }
 
