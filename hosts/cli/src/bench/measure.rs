@@ -135,12 +135,22 @@ pub(crate) fn measure(
         }
     }
     bar.finish_and_clear();
+    let stop = || match interrupt::asked() {
+        true => Err(Failure::interrupted("nothing was measured")),
+        false => Ok(()),
+    };
+    stop()?;
     let decode = Counted {
         tokens: work.tokens,
         counters: first.decode,
     };
     let machine = Bandwidth::new(decode.bytes_per_token() as usize).map_err(Failure::memory)?;
     let streams = work.threads.iter().copied().max().unwrap_or(1);
+    let mut bandwidth = Vec::new();
+    for n in 1..=streams {
+        bandwidth.push(machine.bytes_per_second(n));
+        stop()?;
+    }
     let measurement = Measurement {
         kernels: kernels.name(),
         prompt: Counted {
@@ -159,7 +169,7 @@ pub(crate) fn measure(
             })
             .collect(),
         buffer: machine.bytes(),
-        bandwidth: (1..=streams).map(|n| machine.bytes_per_second(n)).collect(),
+        bandwidth,
     };
     drop(busy);
     Ok(measurement)
@@ -224,6 +234,8 @@ fn less(a: Counters, b: Counters) -> Counters {
         kv_bytes: a.kv_bytes - b.kv_bytes,
         guesses: a.guesses - b.guesses,
         hits: a.hits - b.hits,
+        held_guesses: a.held_guesses - b.held_guesses,
+        held_hits: a.held_hits - b.held_hits,
         macs: a.macs - b.macs,
         classifier_bytes: a.classifier_bytes - b.classifier_bytes,
         classifier_macs: a.classifier_macs - b.classifier_macs,

@@ -142,6 +142,8 @@ fn counted(c: &Counted) -> Value {
         "macs": n.macs,
         "guesses": n.guesses,
         "hits": n.hits,
+        "held_guesses": n.held_guesses,
+        "held_hits": n.held_hits,
         "sweeps_per_token": c.each(n.sweeps),
         "bytes_per_token": c.bytes_per_token(),
     })

@@ -1,7 +1,7 @@
 //! `pleach pack`: a checkpoint in, a model file out.
 
 use crate::failure::{BadValue, Failure, Result};
-use crate::interrupt::Busy;
+use crate::interrupt::{self, Busy};
 use crate::model;
 use crate::output::{self, Bar, say};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -105,6 +105,10 @@ impl Pack {
         match &self.expert_only {
             Some(_) => verify_expert(&self.output, &packed.bytes)?,
             None => verify(&self.output, &packed.bytes)?,
+        }
+        // The last place to stop: nothing is written yet.
+        if interrupt::asked() {
+            return Err(Failure::interrupted("no file was written"));
         }
         pleach_pack::write_atomically(&self.output, &packed.bytes)?;
         drop(busy);
@@ -236,7 +240,7 @@ fn errors(report: &Report) -> Result<()> {
             k.tensors,
             percent(k.loss.relative()),
             percent(k.worst.loss.relative()),
-            k.worst.name,
+            output::one_line(&k.worst.name),
             k.loss.largest
         )?;
     }

@@ -173,6 +173,8 @@ impl Trace {
                 "kv_bytes": c.kv_bytes,
                 "guesses": c.guesses,
                 "hits": c.hits,
+                "held_guesses": c.held_guesses,
+                "held_hits": c.held_hits,
                 "macs": c.macs,
                 "classifier_macs": c.classifier_macs,
             },
