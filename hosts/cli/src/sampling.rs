@@ -68,8 +68,12 @@ fn temperature(text: &str) -> Parsed<f32> {
 
 fn share(text: &str) -> Parsed<f32> {
     match number(text, "0.9")? {
-        v if (0.0..=1.0).contains(&v) => Ok(v),
-        _ => Err(BadValue::new("out of range", "use a number from 0 to 1")),
+        0.0 => Ok(0.0),
+        v if v <= 1.0 && FACTORS.contains(&v) => Ok(v),
+        _ => Err(BadValue::new(
+            "out of range",
+            "use 0, or a number from 2^-24 (0.00000006) to 1",
+        )),
     }
 }
 
@@ -206,6 +210,10 @@ impl SamplingArgs {
                 format!("pass at most {MAX_STOP_STRINGS}"),
             ));
         }
+        // What the parsers let through, the sampler takes.
+        sampling
+            .check()
+            .map_err(|e| Failure::core("sampling options", e))?;
         Ok(Drawing {
             sampling,
             stop: stop_tokens(model),
@@ -279,6 +287,8 @@ mod tests {
             assert!(temperature(bad).is_err(), "{bad}");
         }
         assert_eq!((share("0"), share("1")), (Ok(0.0), Ok(1.0)));
+        assert_eq!(share("5.9604645e-8"), Ok(2f32.powi(-24)));
+        assert!(share("1e-30").is_err() && share("-1e-30").is_err());
         assert!(share("1.01").is_err() && share("-0.1").is_err() && share("nan").is_err());
         assert!(penalty_factor("0").is_err() && penalty_factor("1.1").is_ok());
         assert_eq!(addend("-0.5"), Ok(-0.5));

@@ -240,3 +240,43 @@ fn a_prompt_that_is_no_text() {
         "{cause}\n{cure}"
     );
 }
+
+#[test]
+#[cfg(unix)]
+fn a_prompt_without_an_end() {
+    let ran = pleach(&["run", &intent(), "--prompt-file", "/dev/zero"]);
+    let (cause, cure) = ran.refused(2);
+    assert!(
+        cause.starts_with("--prompt-file /dev/zero: more than"),
+        "{cause}"
+    );
+    assert!(cure.contains("shorter"), "{cure}");
+}
+
+#[test]
+fn a_share_that_the_arithmetic_does_not_know() {
+    for option in ["--top-p", "--min-p"] {
+        let line = [
+            "run",
+            &intent(),
+            "--prompt",
+            "a",
+            "--temperature",
+            "1",
+            option,
+            "1e-30",
+        ];
+        let ran = pleach(&line);
+        let (cause, _) = ran.refused(2);
+        assert!(cause.starts_with(&format!("{option} 1e-30: ")), "{cause}");
+    }
+}
+
+#[test]
+fn an_unknown_command_hears_of_all_commands() {
+    let ran = pleach(&["zzzzzz"]);
+    let (_, cure) = ran.refused(2);
+    for command in ["pack", "inspect", "run", "chat", "trace", "plan", "bench"] {
+        assert!(cure.contains(command), "{cure}");
+    }
+}

@@ -40,7 +40,8 @@ pub(crate) struct Run {
     tokens: usize,
     /// Colour each token by the expert that was strongest where it was chosen, with a legend on standard error;
     /// without colours (a pipe, NO_COLOR): a line per token instead, of its number, its text in JSON, the strongest
-    /// expert and each expert's mean scaling, separated by tabs
+    /// expert and each expert's mean scaling, separated by tabs. Text that had to wait (part of a character, or of a
+    /// stop string) has the colour of the token that released it
     #[arg(long)]
     show_experts: bool,
     #[command(flatten)]
@@ -48,6 +49,9 @@ pub(crate) struct Run {
     #[command(flatten)]
     session: SessionArgs,
 }
+
+/// Bytes of a prompt: a text of a million tokens has a tenth of it.
+const LONGEST_PROMPT: u64 = 64 << 20;
 
 impl Run {
     pub(crate) fn run(self) -> Result<()> {
@@ -95,8 +99,8 @@ impl Run {
             eprintln!("{}", legend(&model, &mix.shares()));
         }
         let generation = done.map_err(|e| match e {
-            Error::NonFinite { .. } => refused(e),
-            e => Failure::core(source, e),
+            Error::TokenOutOfRange { .. } | Error::ContextFull { .. } => Failure::core(source, e),
+            e => refused(e),
         })?;
         match generation.end {
             End::Interrupted => {
@@ -131,15 +135,27 @@ impl Run {
             return Ok(("--prompt".into(), text.clone()));
         }
         let path = self.prompt_file.as_deref().unwrap_or(Path::new("-"));
-        let mut text = String::new();
-        let read = if path == Path::new("-") {
-            std::io::stdin().read_to_string(&mut text).map(|_| ())
-        } else {
-            std::fs::read_to_string(path).map(|t| text = t)
+        let source = format!("--prompt-file {}", path.display());
+        let reader: std::io::Result<Box<dyn Read>> = match path == Path::new("-") {
+            true => Ok(Box::new(std::io::stdin())),
+            false => std::fs::File::open(path).map(|f| Box::new(f) as Box<dyn Read>),
         };
-        match read {
-            Ok(()) => Ok((format!("--prompt-file {}", path.display()), text)),
-            Err(e) => Err(Failure::reading(path, &e)),
+        let mut bytes = Vec::new();
+        reader
+            .and_then(|r| r.take(LONGEST_PROMPT + 1).read_to_end(&mut bytes))
+            .map_err(|e| Failure::reading(path, &e))?;
+        if bytes.len() as u64 > LONGEST_PROMPT {
+            return Err(Failure::refused(
+                format!("{source}: more than {LONGEST_PROMPT} bytes"),
+                "pass a shorter text: no context holds so much",
+            ));
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok((source, text)),
+            Err(_) => Err(Failure::reading(
+                path,
+                &std::io::ErrorKind::InvalidData.into(),
+            )),
         }
     }
 }
