@@ -61,11 +61,32 @@ fn the_conversation_is_remembered_until_it_is_reset() {
     // The model was not trained on ChatML: only that the first and the last answer are the same is known.
     assert_eq!(lines.first(), lines.last());
     assert!(ran.err.contains("the conversation is forgotten"), "{ran:?}");
-    let same = chat(
-        input,
-        &["--template", "chatml", "-n", "5", "--context", "128"],
+    // The second answer is that to the whole conversation, which ChatML writes like this.
+    let options = ["-n", "5", "--context", "128", "--stop", "<|im_end|>"];
+    let continued = |prompt: &str| {
+        let file = intent();
+        pleach(&[&["run", &file, "--prompt", prompt][..], &options].concat()).out
+    };
+    let turn = |said: &str| format!("<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n");
+    let second = "wie kalt ist es";
+    let both = format!(
+        "{}{}<|im_end|>\n{}",
+        turn("licht an"),
+        lines[0],
+        turn(second)
     );
-    assert_eq!(ran.out, same.out);
+    assert_eq!(lines[1], continued(&both));
+    assert_ne!(lines[1], continued(&turn(second)));
+}
+
+#[test]
+fn a_template_that_writes_nothing_is_refused() {
+    let ran = chat(b"licht an\n", &["--template", "/dev/null"]);
+    let (cause, cure) = ran.refused(2);
+    assert!(
+        cause.contains("writes nothing") && cure.contains("--template"),
+        "{ran:?}"
+    );
 }
 
 #[test]

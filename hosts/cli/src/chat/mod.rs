@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::AtPrompt;
 use crate::lines::{self, Line};
 use crate::model::{self, Files};
-use crate::options::make_room;
+use crate::options::{SessionArgs, make_room};
 use crate::output::{self, say};
 use pleach::Model;
 use pleach::tokenizer::Tokenizer;
@@ -72,14 +72,26 @@ pub(crate) fn run(options: &Chat) -> Result<()> {
         let text = screen::welcome(&model, options, output::width());
         output::write(format_args!("{text}"))?;
     }
-    // A session for each routing; the conversation goes on.
+    // A session for each routing; the conversation goes on, under the one before if there is no memory for a new one.
+    let mut before: Option<SessionArgs> = None;
     loop {
         let plan = session.plan(&options.file, &model)?;
-        let mut arena = Arena::new(model.arena_bytes(&plan.session)).map_err(Failure::memory)?;
-        session = match talk.with(plan, arena.bytes(), &session, &mut input)? {
-            Ended::Routing(choice) => session.with_routing(choice),
-            Ended::Leave => return input.end(),
+        let mut arena = match (Arena::new(model.arena_bytes(&plan.session)), before.take()) {
+            (Ok(arena), _) => arena,
+            (Err(e), None) => return Err(Failure::memory(e)),
+            (Err(e), Some(last)) => {
+                input.refuse_failure(&Failure::memory(e));
+                session = last;
+                continue;
+            }
         };
+        match talk.with(plan, arena.bytes(), &session, &mut input)? {
+            Ended::Routing(choice) => {
+                let next = session.with_routing(choice);
+                before = Some(std::mem::replace(&mut session, next));
+            }
+            Ended::Leave => return input.end(),
+        }
     }
 }
 
@@ -87,6 +99,7 @@ pub(crate) fn run(options: &Chat) -> Result<()> {
 fn unfit(options: &Chat, e: &AskError) -> Failure {
     match (e, &options.system) {
         (AskError::Core(e), _) => Failure::core(options.file.display(), *e),
+        (AskError::Template(TemplateError::Machine(_)), _) => no_thread(e),
         (AskError::Template(TemplateError::Raised(_)), Some(_)) => Failure::refused(
             format!("--system: {e}"),
             "leave --system out, if it is the system role that it refuses; or pass another --template",
@@ -97,6 +110,13 @@ fn unfit(options: &Chat, e: &AskError) -> Failure {
         ),
         _ => Failure::refused(format!("{}: {e}", options.file.display()), cure_of(e)),
     }
+}
+
+fn no_thread(e: &AskError) -> Failure {
+    Failure::machine(
+        e.to_string(),
+        "free some memory, or allow the process more threads and address space",
+    )
 }
 
 /// What to do about a question that got no answer.
@@ -220,7 +240,12 @@ impl<R: BufRead> Input<R> {
         self.refused += 1;
         match self.person {
             true => eprintln!("{}", screen::problem(why, cure)),
-            false => eprintln!("line {}: {why}\n  {cure}", self.number),
+            false => eprintln!(
+                "line {}: {}\n  {}",
+                self.number,
+                output::one_line(why),
+                output::one_line(cure)
+            ),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::printer::{Printer, Show, says_little};
 use crate::sampling::Drawing;
 use pleach::{Kernels, Model, Session};
 use pleach_linux::chat::{Answer, AskError, Conversation};
+use pleach_linux::template::TemplateError;
 use pleach_linux::{End, ScopedThreads};
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
@@ -161,6 +162,9 @@ impl<'o, 'b> Talk<'o, 'b> {
         let answer = match asked {
             Ok(answer) => answer,
             Err(AskError::Core(e)) => return Err(Failure::core(self.options.file.display(), e)),
+            Err(e @ AskError::Template(TemplateError::Machine(_))) => {
+                return Err(super::no_thread(&e));
+            }
             Err(e) => {
                 input.refuse(&e.to_string(), super::cure_of(&e));
                 return Ok(());
@@ -235,14 +239,14 @@ impl<'o, 'b> Talk<'o, 'b> {
             true => save::markdown(&messages),
             false => save::json_lines(&messages, &self.shares, names),
         };
-        match std::fs::write(path, text) {
+        match pleach_pack::write_atomically(path, text.as_bytes()) {
             Ok(()) => input.tell(&format!(
                 "{} messages in {}",
                 messages.len(),
                 path.display()
             )),
             Err(e) => {
-                input.refuse_failure(&Failure::writing(path, &e));
+                input.refuse_failure(&e.into());
                 Ok(())
             }
         }

@@ -93,6 +93,8 @@ pub enum TemplateError {
     Endless,
     /// It wrote more than [`ChatTemplate::MAX_OUTPUT`].
     TooMuch,
+    /// The machine cannot render it: no thread.
+    Machine(String),
     /// It does something that cannot be done.
     Failed {
         /// The line, from 1.
@@ -119,6 +121,7 @@ impl fmt::Display for TemplateError {
                 write!(f, "not a Jinja template: {why}")
             }
             Self::Raised(why) => write!(f, "it refuses this conversation: {why}"),
+            Self::Machine(why) => f.write_str(why),
             Self::Endless => {
                 f.write_str("it does not end, or needs more work than any template should")
             }
@@ -226,10 +229,9 @@ impl ChatTemplate {
             match done {
                 Ok(Ok(rendered)) => rendered,
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(e) => Err(TemplateError::Failed {
-                    line: None,
-                    why: format!("no thread to render it: {e}"),
-                }),
+                Err(e) => Err(TemplateError::Machine(format!(
+                    "no thread to render it: {e}"
+                ))),
             }
         })
     }
