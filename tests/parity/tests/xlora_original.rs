@@ -158,13 +158,12 @@ fn what_is_assumed_or_passed_over_is_noted() {
             c.remove(key).unwrap();
         }
         c.insert("enable_softmax_topk".into(), true.into());
-        c.insert("stop_token_id".into(), 2.into());
+        c.insert("stop_token_id".into(), Value::Null);
     });
     let bare = notes(bare.path());
     for part in [
         "not stated, assumed: enable_relu_and_dropout = false, use_bias = true, softmax_temperature = 1",
         "the package's softmax ran over all tokens at once",
-        "stop_token_id is 2, ignored",
     ] {
         assert!(bare.contains(part), "{part}: {bare}");
     }
@@ -209,7 +208,7 @@ fn given_folders_win() {
 #[test]
 fn what_cannot_be_right_is_refused() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change, &str, &str); 12] = [
+    let cases: [(&str, Change, &str, &str); 14] = [
         (
             "deep-linear",
             |c| c["use_mean_pool"] = true.into(),
@@ -225,8 +224,20 @@ fn what_cannot_be_right_is_refused() {
         (
             "relu-no-bias",
             |c| c["use_bias"] = true.into(),
-            "use_bias is true, but no layer has a bias",
-            "early versions",
+            "use_bias is true, stated or by default, but no layer has a bias: early versions",
+            "only if it was trained with that",
+        ),
+        (
+            "relu-no-bias",
+            |c| drop(c.as_object_mut().unwrap().remove("use_bias")),
+            "but no layer has a bias: early versions",
+            "with PEFT",
+        ),
+        (
+            "deep-linear",
+            |c| c["stop_token_id"] = 2.into(),
+            "stop_token_id is 2: versions that use it have one row of scalings for a whole text",
+            "with PEFT",
         ),
         (
             "deep-linear",

@@ -265,14 +265,19 @@ fn other_flag(
         let wanted = names(&layers);
         wanted.len() == found.len() && wanted.into_iter().all(|n| found.contains(n))
     };
-    let bias_cure = "set use_bias in xlora_config.json to what the classifier was trained with: early versions of the package never had biases";
     let relu_cure = "correct enable_relu_and_dropout in xlora_config.json: with it the layers are inner.0, inner.3, .., without it inner.0, inner.1, ..";
     if fits(relu, !bias) {
-        let what = match bias {
-            true => "use_bias is true, but no layer has a bias",
-            false => "use_bias is false, but the layers have biases",
+        let (what, cure) = match bias {
+            true => (
+                "use_bias is true, stated or by default, but no layer has a bias: early versions of the package had none, and one row of scalings for a whole text, not one per token",
+                "train the classifier with a version that scales each token, or with PEFT; set use_bias to false only if it was trained with that",
+            ),
+            false => (
+                "use_bias is false, but the layers have biases",
+                "set use_bias in xlora_config.json to what the classifier was trained with",
+            ),
         };
-        Some((what.into(), bias_cure))
+        Some((what.into(), cure))
     } else if fits(!relu, bias) || fits(!relu, !bias) {
         let what = format!("the names of the layers do not fit enable_relu_and_dropout = {relu}");
         Some((what, relu_cure))

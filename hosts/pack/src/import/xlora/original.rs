@@ -8,7 +8,8 @@
 //!   `default` lies in the folder itself, because `PeftModel.save_pretrained` puts it there. A path counts only
 //!   where there is no such folder, and never with `use_trainable_adapters`: it holds the untrained values.
 //! * `enable_relu_and_dropout` is false unless stated, and then there is no activation between the layers;
-//!   `use_bias` may be false.
+//!   `use_bias` may be false. Early versions had no biases and no `use_bias`, but a row of scalings for a whole
+//!   text: without biases `use_bias` must be stated.
 //! * The scaling pass runs with the adapters disabled: `scaling_pass_value` has no effect.
 
 use super::{Naming, Shape, XLora, adapter_items, check_count, depth_and_size, options, overrides};
@@ -19,6 +20,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "xlora_config.json";
+const PER_TOKEN: &str =
+    "train the classifier with a version of the package that scales each token, or with PEFT";
 /// Most files of the folder that are looked at for mistral.rs's ordering file.
 const MOST_FILES: usize = 256;
 
@@ -43,12 +46,13 @@ pub(super) fn read(folder: &Path, hidden: u32, given: &[(String, PathBuf)]) -> R
     {
         return Err(json.refuse(
             "use_mean_pool: one row of scalings for a whole text, not one per token",
-            "train the classifier with a version of the package that scales each token, or with PEFT",
+            PER_TOKEN,
         ));
     }
     if let Some(token) = json.get("stop_token_id") {
-        notes.push(format!(
-            "{name}: stop_token_id is {token}, ignored: versions that used it had one row of scalings for a whole text"
+        return Err(json.refuse(
+            format!("stop_token_id is {token}: versions that use it have one row of scalings for a whole text, not one per token"),
+            PER_TOKEN,
         ));
     }
     let (depth, size) = depth_and_size(&json, hidden)?;
