@@ -82,6 +82,33 @@ fn a_retrained_expert_replaces_the_old_one() {
     assert_ne!(logits(model), logits(second.model()));
 }
 
+/// The file of class 0 is named like the key of class 1; keys come first, and each class can be reached.
+#[test]
+fn a_key_is_found_before_a_name() {
+    let case = Case::open("case-plain");
+    let file = case.pack(Storage::F16);
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("1");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(case.experts()[0].join(name), folder.join(name)).unwrap();
+    }
+    let mut options = Storage::F16.options(case.base(), Some(case.folder.clone()));
+    options.xlora = None;
+    let other = ("other".to_string(), case.experts()[1].clone());
+    options.adapters = vec![("0".into(), folder), other];
+    let part = section(&File::pack(&options), 0);
+    let files = [parse(&part)];
+    let model = file.model().with_experts(&files).unwrap();
+    let names = |class| model.expert(class).map(|e| (e.key(), e.name()));
+    assert_eq!(names(0), Some(("0", "1")));
+    assert_eq!(names(1).map(|n| n.0), Some("1"));
+    assert_eq!(model.find_expert("0"), Some(0));
+    assert_eq!(model.find_expert("1"), Some(1));
+    assert_eq!(model.find_expert(names(1).unwrap().1), Some(1));
+    assert_eq!(model.find_expert("2"), None);
+}
+
 #[test]
 fn files_of_another_model_are_refused() {
     let llama = Case::open("case-layerwise-top2").pack(Storage::F16);
