@@ -18,8 +18,8 @@ pub(crate) fn colour(class: usize) -> Style {
     }
 }
 
-/// The effective scalings of the tokens of a text, averaged over sites: magnitudes, because a scaling may be
-/// negative; 0 where the expert has no LoRA, because there its scaling does nothing.
+/// The effective scalings of the tokens of a text, averaged over the sites that the expert has a LoRA for (its
+/// scaling does nothing elsewhere): magnitudes, because a scaling may be negative.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mix {
     sum: Vec<f64>,
@@ -53,15 +53,19 @@ impl Mix {
         self.average((0..sites).map(|site| effective.row(0, site)));
     }
 
-    fn average<'r>(&mut self, rows: impl ExactSizeIterator<Item = &'r [f32]>) {
-        let sites = rows.len() as f64;
+    fn average<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>) {
+        let experts = self.latest.len();
+        let mut sites = vec![0u32; experts];
         self.latest.fill(0.0);
-        let targets = self.targets.chunks_exact(self.latest.len().max(1));
-        for (row, targets) in rows.zip(targets) {
-            let all = self.latest.iter_mut().zip(row).zip(targets);
-            for ((mean, v), _) in all.filter(|(_, target)| **target) {
-                *mean += f64::from(v.abs()) / sites;
+        for (row, targets) in rows.zip(self.targets.chunks_exact(experts.max(1))) {
+            let all = self.latest.iter_mut().zip(&mut sites).zip(row).zip(targets);
+            for (((sum, sites), v), _) in all.filter(|(_, target)| **target) {
+                *sum += f64::from(v.abs());
+                *sites += 1;
             }
+        }
+        for (sum, sites) in self.latest.iter_mut().zip(sites) {
+            *sum /= f64::from(sites.max(1));
         }
     }
 
@@ -180,7 +184,7 @@ mod tests {
             ..Mix::default()
         };
         mix.average([&[0.5, 1.0][..], &[0.5, -0.5]].into_iter());
-        assert_eq!(mix.latest(), [0.5, 0.25]);
+        assert_eq!(mix.latest(), [0.5, 0.5]);
     }
 
     #[test]

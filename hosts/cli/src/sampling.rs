@@ -72,7 +72,7 @@ fn share(text: &str) -> Parsed<f32> {
         v if v <= 1.0 && FACTORS.contains(&v) => Ok(v),
         _ => Err(BadValue::new(
             "out of range",
-            "use 0, or a number from 2^-24 (0.00000006) to 1",
+            "use a number from 0 to 1, and 0 for what is below 2^-24 (6e-8)",
         )),
     }
 }

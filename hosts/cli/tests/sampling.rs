@@ -146,6 +146,14 @@ fn a_line_per_token_with_the_scalings_that_trace_writes() {
         "--show-experts",
     ])
     .ok();
+    let inspected = pleach(&["inspect", &file, "--json"]).ok();
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    let ranks: Vec<Vec<u64>> = inspected["experts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| serde_json::from_value(e["ranks"].clone()).unwrap())
+        .collect();
     let mut checked = 0;
     for (n, line) in shown.lines().enumerate() {
         let fields: Vec<&str> = line.split('\t').collect();
@@ -153,13 +161,11 @@ fn a_line_per_token_with_the_scalings_that_trace_writes() {
         let position = ids.len() - 1 + n;
         let row = &values[position * sites * experts..][..sites * experts];
         for (expert, shown) in fields[3].split(' ').enumerate() {
-            let mean: f64 = row
-                .iter()
-                .skip(expert)
-                .step_by(experts)
-                .map(|v| f64::from(v.abs()))
-                .sum();
-            let mean = mean / sites as f64;
+            // Only sites that the expert changes.
+            let of_expert = row.iter().skip(expert).step_by(experts);
+            let at_sites = of_expert.zip(&ranks[expert]).filter(|(_, rank)| **rank > 0);
+            let at_sites: Vec<f64> = at_sites.map(|(v, _)| f64::from(v.abs())).collect();
+            let mean = at_sites.iter().sum::<f64>() / at_sites.len() as f64;
             let (_, shown) = shown.split_once('=').unwrap();
             let shown: f64 = shown.parse().unwrap();
             // Three decimals are shown.
