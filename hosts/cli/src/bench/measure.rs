@@ -239,7 +239,6 @@ fn less(a: Counters, b: Counters) -> Counters {
         macs: a.macs - b.macs,
         classifier_bytes: a.classifier_bytes - b.classifier_bytes,
         classifier_macs: a.classifier_macs - b.classifier_macs,
-        ..Counters::default()
     }
 }
 

@@ -56,7 +56,13 @@ impl Errors {
             );
         }
         let classifier = numbers(errors.get("classifier")).into_iter().enumerate();
-        let part = |n: usize| if n % 2 == 0 { "weight" } else { "bias" };
+        let part = |n: usize| {
+            if n.is_multiple_of(2) {
+                "weight"
+            } else {
+                "bias"
+            }
+        };
         let named: Vec<_> = classifier
             .map(|(n, v)| (format!("classifier.{}.{}", n / 2, part(n)), v))
             .collect();
