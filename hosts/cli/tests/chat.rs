@@ -243,6 +243,9 @@ fn a_conversation_is_saved_in_two_forms() {
     let folder = folder();
     let file = intent();
     let input = b"mets la radio\n/save a b.jsonl\n/save talk.md\n/save nowhere/x\n";
+    // A file is replaced as a whole, never overwritten: its other name keeps the old text.
+    std::fs::write(folder.path().join("talk.md"), "old").unwrap();
+    std::fs::hard_link(folder.path().join("talk.md"), folder.path().join("kept.md")).unwrap();
     let arguments = [
         "chat",
         &file,
@@ -270,6 +273,8 @@ fn a_conversation_is_saved_in_two_forms() {
         markdown.contains("\n## User\n\nmets la radio\n"),
         "{markdown}"
     );
+    let kept = std::fs::read_to_string(folder.path().join("kept.md")).unwrap();
+    assert_eq!(kept, "old");
 }
 
 #[test]
