@@ -40,6 +40,8 @@ pub struct Figures {
     pub tokens: usize,
     /// Sum of their negative log-likelihoods, in nats.
     pub nll: f64,
+    /// The same under the reference.
+    pub reference_nll: f64,
     /// Sum over them of the KL divergence of this distribution from the reference's, in nats.
     pub kl: f64,
     /// How often the largest logit is the reference's.
@@ -50,6 +52,11 @@ impl Figures {
     /// exp of the mean negative log-likelihood.
     pub fn perplexity(&self) -> f64 {
         (self.nll / self.tokens.max(1) as f64).exp()
+    }
+
+    /// The reference's.
+    pub fn reference_perplexity(&self) -> f64 {
+        (self.reference_nll / self.tokens.max(1) as f64).exp()
     }
 
     /// Mean KL divergence per token, in nats.
@@ -71,6 +78,7 @@ impl Figures {
             let (q, p) = (LogSoftmax::new(row), LogSoftmax::new(reference));
             self.tokens += 1;
             self.nll -= q.of(row[*target as usize]);
+            self.reference_nll -= p.of(reference[*target as usize]);
             for (a, b) in reference.iter().zip(row) {
                 let log_p = p.of(*a);
                 self.kl += log_p.exp() * (log_p - q.of(*b));
@@ -251,6 +259,7 @@ mod tests {
         f.add(&[0], &q, &p);
         assert!((f.mean_kl() - 0.25 * 2f64.ln()).abs() < 1e-6);
         assert!((f.perplexity() - 4.0).abs() < 1e-5);
+        assert!((f.reference_perplexity() - 2.0).abs() < 1e-5);
         assert_eq!((f.tokens, f.agreement()), (1, 0.0));
         f.add(&[1], &p, &p);
         assert_eq!((f.tokens, f.agreement()), (2, 0.5));

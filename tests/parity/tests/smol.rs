@@ -2,7 +2,7 @@
 //! (`cargo xtask test smol`), so these tests are ignored unless asked for.
 
 use parity::fixture::{floats, tokens};
-use parity::quality::{Figures, Subject, compare, measure};
+use parity::quality::{Figures, Passage, Subject, compare, measure};
 use parity::text::encode;
 use parity::{File, Mode, Setup, Storage, Text, run, smol};
 use pleach::{Kernels, KvType, Model, Routing, Sampling, Session, SessionOptions, Speculate};
@@ -172,52 +172,37 @@ fn sweeps_with_the_held_guess() {
     }
 }
 
-fn within_a_hundredth(name: &str, found: &Figures, reference: f64) {
+/// q8 against f16 over some passages: prints what it costs, and holds the divergence to 0.010 nats.
+fn q8_against_f16(name: &str, routing: Routing<'_>, passages: &[Passage]) -> Figures {
+    let subject = |model| Subject { model, routing };
+    let q8 = [subject(Q8.model())];
+    let found = compare(subject(f16()), &q8, passages, |_| ()).expect("finite")[0];
+    let ratio = found.perplexity() / found.reference_perplexity();
     println!(
         "{name}: {} tokens, perplexity {:.4} ({:+.2} %), KL {:.5} nats, top-1 {:.3}",
         found.tokens,
         found.perplexity(),
-        100.0 * (found.perplexity() / reference - 1.0),
+        100.0 * (ratio - 1.0),
         found.mean_kl(),
         found.agreement()
     );
     assert!(found.mean_kl() <= 0.010, "{name}");
+    found
 }
 
 #[test]
 #[ignore = "needs the base: cargo xtask test smol"]
 fn q8_base_on_english() {
-    let passages = smol::english(&f16());
-    let subject = |model| Subject {
-        model,
-        routing: Routing::Base,
-    };
-    let reference = measure(subject(f16()), &passages).expect("finite");
-    let [found] =
-        compare(subject(f16()), &[subject(Q8.model())], &passages, |_| ()).expect("finite")[..]
-    else {
-        panic!("one subject")
-    };
+    let found = q8_against_f16("q8, base", Routing::Base, &smol::english(&f16()));
     assert!(found.tokens >= 3000, "{}", found.tokens);
-    within_a_hundredth("q8, base", &found, reference.perplexity());
-    assert!(found.perplexity() <= 1.01 * reference.perplexity());
+    assert!(found.perplexity() <= 1.01 * found.reference_perplexity());
 }
 
 #[test]
 #[ignore = "needs the base: cargo xtask test smol"]
 fn q8_xlora_on_heldout_answers() {
-    let passages = smol::answers();
-    let subject = |model| Subject {
-        model,
-        routing: Routing::Exact,
-    };
-    let [found] =
-        compare(subject(f16()), &[subject(Q8.model())], &passages, |_| ()).expect("finite")[..]
-    else {
-        panic!("one subject")
-    };
+    let found = q8_against_f16("q8, X-LoRA", Routing::Exact, &smol::answers());
     assert_eq!(found.tokens, 853);
-    within_a_hundredth("q8, X-LoRA", &found, peft("xlora"));
 }
 
 /// The tokenizer of the GGUF against the ids that transformers' tokenizer gave.
