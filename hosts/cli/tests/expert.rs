@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Ran, fixtures, pleach, text};
+use common::{Ran, fixtures, pleach, pleach_with, text};
 use std::path::{Path, PathBuf};
 
 struct Case {
@@ -433,14 +433,20 @@ fn an_expert_that_cannot_be_packed_is_refused() {
     }
 }
 
-/// A terminal would obey it.
+/// A terminal would obey it. Keys and names come from what was packed: an adapter's folder gives its name.
 #[test]
 fn an_escape_sequence_in_a_name_stays_in_the_file() {
     let c = Case::new();
-    let fixtures = fixtures().join("peft");
-    let adapter = format!("\x1b7={}", expert("llama-a").display());
-    let model = c.path("model.pleach");
-    let base = fixtures.join("base-llama");
+    let intent = fixtures().join("xlora-intent");
+    let folder = c.path("\x1b7de");
+    std::fs::create_dir(&folder).unwrap();
+    for file in std::fs::read_dir(intent.join("experts/de")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    let adapter = format!("\x1b8={}", folder.display());
+    let (model, base) = (c.path("model.pleach"), intent.join("base"));
+    let model = text(&model);
     let packed = pleach(&[
         "pack",
         "--base",
@@ -448,17 +454,25 @@ fn an_escape_sequence_in_a_name_stays_in_the_file() {
         "--adapter",
         &adapter,
         "-o",
-        text(&model),
+        model,
     ]);
+    let prompt = ["--prompt", "licht an", "-n", "2"];
+    let run = |more: &[&str]| pleach(&[&["run", model][..], &prompt, more].concat());
+    let chat = ["chat", model, "--template", "chatml", "-n", "2"];
+    let input = b"/routing\n/experts on\nlicht an\n/routing only:none\n";
     let shown = [
         packed,
-        pleach(&["inspect", text(&model)]),
-        pleach(&["inspect", "--tensors", text(&model)]),
-        pleach(&["plan", text(&model)]),
-        pleach(&["plan", text(&model), "--routing", "only:none"]),
+        pleach(&["inspect", model]),
+        pleach(&["inspect", "--tensors", model]),
+        pleach(&["plan", model]),
+        run(&["--show-experts"]),
+        run(&["--routing", "only:none"]),
+        pleach_with(input, &chat),
     ];
     for ran in shown {
         let all = ran.out.clone() + &ran.err;
-        assert!(!all.contains('\x1b') && all.len() > 40, "{ran:?}");
+        assert!(!all.contains('\x1b') && all.len() > 20, "{ran:?}");
     }
+    let named = pleach(&["inspect", model]).ok();
+    assert!(named.contains("\u{fffd}7de (key \u{fffd}8)"), "{named}");
 }
