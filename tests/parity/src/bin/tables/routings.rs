@@ -1,13 +1,13 @@
 //! What each routing costs in reads of the weights, and how far it strays from `exact`.
 
 use crate::told;
+use parity::answer::answer;
 use parity::fixture::{intent, json, root};
 use parity::quality::{Figures, Passage, Subject, compare};
 use parity::text::{decode, encode, encode_from_start};
 use parity::{Storage, smol};
-use pleach::{Error, Kernels, KvType, Model, Routing, Session, SessionOptions, Speculate};
-use pleach_linux::{Arena, Limits, ScopedThreads, Watch, generate};
-use std::ops::{ControlFlow, Range};
+use pleach::{Error, KvType, Model, Routing, Session, SessionOptions, Speculate};
+use pleach_linux::{Arena, Limits, ScopedThreads};
 
 /// The token that ends an answer, in both models.
 const END: u32 = 2;
@@ -154,42 +154,16 @@ fn write(
     let mut threads = ScopedThreads::available();
     let mut written = Written::default();
     for task in tasks {
-        let (prompt, answer) = task.passage.tokens.split_at(task.passage.scored);
+        let (prompt, expected) = task.passage.tokens.split_at(task.passage.scored);
         session.rewind(0)?;
-        let mut decode_from = DecodeFrom {
-            position: prompt.len(),
-            sweeps: None,
-        };
-        let done = generate(
-            &mut session,
-            Kernels::detect(),
-            &mut threads,
-            prompt,
-            &Limits::new(answer.len() + answer.len() / 2, &[END]),
-            &mut decode_from,
-        )?;
-        let from = decode_from.sweeps.unwrap_or(0);
-        written.sweeps += session.counters().sweeps - from;
-        written.tokens += done.tokens.len() as u64 - 1;
+        let limits = Limits::new(expected.len() + expected.len() / 2, &[END]);
+        let done = answer(&mut session, &mut threads, prompt, &limits)?;
+        written.sweeps += done.sweeps;
+        written.tokens += done.later_tokens();
         if let Some(right) = &task.right {
             let hit = usize::from(decode(&model, &done.tokens) == *right);
             *written.right.get_or_insert(0) += hit;
         }
     }
     Ok(written)
-}
-
-/// Takes down the sweeps when the prompt is committed.
-struct DecodeFrom {
-    position: usize,
-    sweeps: Option<u64>,
-}
-
-impl Watch for DecodeFrom {
-    fn sweep(&mut self, session: &Session<'_, '_>, positions: Range<usize>) -> ControlFlow<()> {
-        if positions.end >= self.position {
-            self.sweeps.get_or_insert(session.counters().sweeps);
-        }
-        ControlFlow::Continue(())
-    }
 }
