@@ -108,7 +108,7 @@ mod tests {
                     for columns in 1..=BLOCK {
                         let (rows, group) = (16, 32);
                         let lanes = layout.tile_rows();
-                        let bytes = packed_size(dtype, layout, rows, k, group) as usize;
+                        let bytes = packed_size(dtype, layout, rows, k, group);
                         let tile = bytes / (rows / lanes);
                         let scales = crate::kernels::layout::scale_bytes(lanes, k, group);
                         let data: Vec<u8> = (0..rows / lanes)
