@@ -1,4 +1,4 @@
-//! What a firmware around [`pleach`](https://crates.io/crates/pleach) needs on a Cortex-M, and the core
+//! What a firmware around `pleach` needs on a Cortex-M, and the core
 //! does not have: start-up, exit, log, input and counters, all through semihosting, which QEMU and
 //! debug probes serve.
 //!
