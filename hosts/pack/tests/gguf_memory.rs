@@ -7,21 +7,11 @@ mod common;
 mod write;
 
 use common::edit::refusal;
+use common::peak;
 use pleach_pack::{BaseQuant, PackOptions, Silent, pack};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use write::{TEXT, array, llama};
-
-/// Largest resident size of this process so far, in KiB.
-fn peak() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("status");
-    let line = status
-        .lines()
-        .find(|l| l.starts_with("VmHWM:"))
-        .expect("VmHWM");
-    let number = line.split_whitespace().nth(1).expect("number");
-    number.parse().expect("KiB")
-}
 
 #[test]
 fn the_peak() {

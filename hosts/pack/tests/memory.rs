@@ -4,19 +4,9 @@
 mod common;
 
 use common::edit::Checkpoint;
+use common::peak;
 use std::fs;
 use std::io::{BufWriter, Write};
-
-/// Largest resident size of this process so far, in KiB.
-fn peak() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("status");
-    let line = status
-        .lines()
-        .find(|l| l.starts_with("VmHWM:"))
-        .expect("VmHWM");
-    let number = line.split_whitespace().nth(1).expect("number");
-    number.parse().expect("KiB")
-}
 
 /// Writes a header of a million tensors without holding it.
 fn million(path: &std::path::Path) {

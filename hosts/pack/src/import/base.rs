@@ -7,10 +7,12 @@ use crate::error::{PackError, Result};
 use pleach::blob::format::{ConfigRecord, NO_TOKEN};
 use std::path::Path;
 
-/// Limits of blob format 1.
-const MAX_DIM: u32 = 1 << 24;
-const MAX_HEADS: u32 = 4096;
-const MAX_LAYERS: u32 = 4096;
+/// Largest dimension in blob format 1.
+pub(crate) const MAX_DIM: u32 = 1 << 24;
+/// Most heads, and their largest width.
+pub(crate) const MAX_HEADS: u32 = 4096;
+/// Most layers.
+pub(crate) const MAX_LAYERS: u32 = 4096;
 
 /// What the config section needs.
 #[derive(Debug)]

@@ -8,6 +8,17 @@ pub mod source;
 use pleach_pack::{PackOptions, Progress};
 use std::path::{Path, PathBuf};
 
+/// Largest resident size of this process so far, in KiB.
+pub fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmHWM:"))
+        .expect("VmHWM");
+    let number = line.split_whitespace().nth(1).expect("number");
+    number.parse().expect("KiB")
+}
+
 /// The fixtures of the repository.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")

@@ -4,14 +4,10 @@ use super::file::Gguf;
 use super::metadata::Metadata;
 use super::names;
 use crate::error::Result;
-use crate::import::base::{BaseConfig, LayerKind};
+use crate::import::base::{BaseConfig, LayerKind, MAX_DIM, MAX_HEADS, MAX_LAYERS};
 use pleach::blob::format::{ConfigRecord, Module, NO_TOKEN};
 
 const ARCHITECTURES: &str = "use a base of architecture llama (Llama, Mistral, SmolLM2, TinyLlama), qwen2, qwen3 or smollm3";
-/// Limits of blob format 1.
-const MAX_DIM: u32 = 1 << 24;
-const MAX_HEADS: u32 = 4096;
-const MAX_LAYERS: u32 = 4096;
 /// The scaling factors of the rotary embedding's frequencies.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
