@@ -116,6 +116,7 @@ impl<'b> Expert<'b> {
         Some(Lora {
             a: Tensor {
                 dtype: a_dtype,
+                layout: a_layout,
                 lanes: a_layout.tile_rows(),
                 scale_exp: r.a_scale_exp,
                 rows,

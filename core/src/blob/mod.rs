@@ -19,7 +19,8 @@
 //!   `Embed`, `Head` (unless tied), `FinalNorm`, then per layer the
 //!   [`LAYER_TENSORS`](format::LAYER_TENSORS), [`QK_TENSORS`](format::QK_TENSORS) where its flags name the
 //!   QK norm, and the biases of its `bias_mask` in module order. Weights
-//!   are `q8`, `f16` or `f32` in layout `rows` or `r16k4`; vectors are `f32`, `rows`, one row. The
+//!   are `q8`, `f16` or `f32` in layout `rows` or `r16k4`, or `q8` in `m4` or `r4k16`; vectors are `f32`,
+//!   `rows`, one row. Layouts may be mixed: [`layout`](crate::kernels::layout) says where each number lies. The
 //!   classifier holds weight and bias per layer, `f16` or `f32`; bit 0 of its flags says that a ReLU stands
 //!   between layers; widths chain from `hidden` to `experts` (times `sites` when layerwise).
 //! * **Sites**: `u32` count, 12 reserved bytes, one [`SiteRecord`](format::SiteRecord) each: `Embed` first

@@ -10,6 +10,9 @@ use crate::kernels::layout::{self, B_TILE, Dtype, Layout};
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'b> {
     pub(crate) dtype: Dtype,
+    /// `Rows` for a borrowed matrix, whatever its `lanes`.
+    pub(crate) layout: Layout,
+    /// Rows of a tile: the layout's, or those of a borrowed matrix.
     pub(crate) lanes: usize,
     pub(crate) scale_exp: i8,
     pub(crate) rows: usize,
@@ -33,6 +36,7 @@ impl<'b> Tensor<'b> {
         match format::slice(section, entry.offset as usize, entry.length as usize) {
             Some(data) => Some(Self {
                 dtype,
+                layout,
                 lanes: layout.tile_rows(),
                 scale_exp: entry.scale_exp,
                 rows: entry.rows as usize,
@@ -57,6 +61,7 @@ impl<'b> Tensor<'b> {
     fn borrowed(data: &'b [f32], rows: usize, cols: usize, lanes: usize) -> Option<Self> {
         (rows.checked_mul(cols) == Some(data.len()) && lanes > 0).then(|| Self {
             dtype: Dtype::F32,
+            layout: Layout::Rows,
             lanes,
             scale_exp: 0,
             rows,
@@ -91,7 +96,17 @@ impl<'b> Tensor<'b> {
         self.data
     }
 
-    /// Rows of a tile: how rows are interleaved.
+    /// How its rows are interleaved.
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Power of two on every scale of a `q8` matrix.
+    pub const fn scale_exp(&self) -> i8 {
+        self.scale_exp
+    }
+
+    /// Rows of a tile.
     pub const fn tile_rows(&self) -> usize {
         self.lanes
     }
@@ -99,9 +114,7 @@ impl<'b> Tensor<'b> {
     /// Bytes of one tile of `lanes` rows.
     pub(crate) const fn tile_bytes(&self) -> usize {
         match self.dtype {
-            Dtype::Q8 => layout::scale_bytes(self.lanes, self.cols, self.group).saturating_add(
-                layout::round_up(self.cols, layout::K_STEP).saturating_mul(self.lanes),
-            ),
+            Dtype::Q8 => layout::tile_bytes(self.dtype, self.layout, self.cols, self.group),
             _ => self
                 .cols
                 .saturating_mul(self.lanes)

@@ -2,7 +2,7 @@
 
 use crate::blob::Tensor;
 use crate::error::Error;
-use crate::kernels::layout::{Dtype, K_STEP, scale_bytes};
+use crate::kernels::layout::{Dtype, q8_weight, scale_bytes};
 use crate::kernels::linear::{LoraTerm, add_deltas};
 use crate::kernels::scalar::Acc;
 use crate::kernels::{BLOCK, UNIT};
@@ -31,9 +31,11 @@ fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
             let scale_at = (k / t.group.max(1)) * lanes + lane;
             let scale = tile.as_chunks::<2>().0.get(scale_at)?;
             let scale = math::from_f16(u16::from_le_bytes(*scale)) * math::pow2(t.scale_exp);
-            let vector = scale_bytes(lanes, t.cols, t.group) + (k / K_STEP) * K_STEP * lanes;
-            let q = *tile.get(vector + lane * K_STEP + k % K_STEP)? as i8;
-            q as f32 * scale
+            let step = t.layout.k_step().max(1);
+            let bytes = step.saturating_mul(lanes);
+            let at = scale_bytes(lanes, t.cols, t.group).saturating_add((k / step) * bytes);
+            let vector = tile.get(at..at.saturating_add(bytes))?;
+            q8_weight(t.layout, vector, lane, k % step)? as f32 * scale
         }
         Dtype::F16 => {
             let b = tile.as_chunks::<2>().0.get(k * lanes + lane)?;

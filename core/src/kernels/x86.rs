@@ -116,6 +116,7 @@ mod tests {
                             .collect();
                         let w = Tensor {
                             dtype,
+                            layout,
                             lanes,
                             scale_exp: -2,
                             rows,

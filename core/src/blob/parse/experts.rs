@@ -73,8 +73,8 @@ pub(super) const fn check_expert(model: &Model<'_>, bytes: &[u8], class: u16) ->
                     let why =
                         if embed && (!matches!(layout, Layout::Rows) || matches!(a, Dtype::Q8)) {
                             "A of an embedding site must be f16 or f32 in plain rows"
-                        } else if !matches!(layout, Layout::Rows | Layout::R4K4) {
-                            "the layout of A must be rows or r4k4"
+                        } else if matches!(layout, Layout::R16K4) || !layout.holds(a) {
+                            "the layout of A must be rows or r4k4, or m4 or r4k16 for q8"
                         } else if !scale_exp_is_legal(a, r.a_scale_exp)
                             || !scale_exp_is_legal(b, r.b_scale_exp)
                         {

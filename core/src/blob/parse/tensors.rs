@@ -52,7 +52,8 @@ impl TableWalk<'_> {
         let legal = if want.vector {
             matches!((dtype, layout), (Dtype::F32, Layout::Rows))
         } else {
-            matches!(layout, Layout::Rows | Layout::R16K4)
+            !matches!(layout, Layout::R4K4)
+                && layout.holds(dtype)
                 && (want.q8 || !matches!(dtype, Dtype::Q8))
         };
         if !legal {
