@@ -5,7 +5,7 @@ use crate::output::{labelled, one_line};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use pleach::{Caches, KvType, LogitsKind, Model, Routing, SessionOptions, Speculate};
-use pleach_linux::{ScopedThreads, Setup};
+use pleach_linux::{Setup, ThreadPool};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -36,7 +36,7 @@ pub(crate) struct SessionArgs {
     /// Tokens of the prompt that one read of the weights takes [default: 32]
     #[arg(long, value_name = "N", value_parser = whole::<1, 4096>)]
     chunk: Option<u32>,
-    /// Threads; for bench also a list of numbers to compare [default: as many as the system offers]
+    /// Threads; for bench also a list of numbers to compare [default: one for each big core]
     #[arg(long, value_name = "N", value_parser = thread_counts)]
     threads: Option<ThreadCounts>,
     /// Which scalings a token gets: exact, every:N, lag, prompt, static:W,W,.., only:NAME, all-ones, base
@@ -321,7 +321,7 @@ pub(crate) struct Plan<'m> {
     /// What is set on the session.
     pub(crate) setup: Setup<'m>,
     /// What runs the rows, with the first of the numbers of threads.
-    pub(crate) executor: ScopedThreads,
+    pub(crate) executor: ThreadPool,
     /// What the user should know.
     pub(crate) notes: Vec<String>,
 }
@@ -406,8 +406,8 @@ impl SessionArgs {
                 global_scaling_weight: self.global_scaling_weight,
             },
             executor: match self.threads.as_ref().and_then(|t| t.0.first()) {
-                Some(n) => ScopedThreads::new(*n as usize),
-                None => ScopedThreads::available(),
+                Some(n) => ThreadPool::new(*n as usize),
+                None => ThreadPool::available(),
             },
             notes: self.notes(model, context),
         })

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`mmap`] | model files, mapped read-only |
-//! | [`threads`] | an executor over scoped threads |
+//! | [`threads`] | an executor over a pool of threads |
 //! | [`arena`] | a session's memory |
 //! | [`bandwidth`] | how fast the machine reads memory |
 //! | [`setup`] | a session's settings, applied in an order that works |
@@ -13,7 +13,7 @@
 //! | [`template`] | chat templates |
 //! | [`trace`](mod@trace) | every scaling and every logit of a text, and their hash |
 //!
-//! It builds on Linux, macOS and Windows. `unsafe` is in [`mmap`] only.
+//! It builds on Linux, macOS and Windows. `unsafe` is in [`mmap`] and [`threads`] only.
 
 #![deny(unsafe_code)]
 
@@ -34,5 +34,5 @@ pub use generate::{End, Generation, Limits, Watch, generate};
 pub use mmap::ModelFile;
 pub use setup::Setup;
 pub use text::{Piece, TextStream};
-pub use threads::{ClaimOrder, ScopedThreads};
+pub use threads::{ClaimOrder, ThreadPool};
 pub use trace::{Trace, TraceError, TraceOptions, trace};

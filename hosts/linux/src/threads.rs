@@ -1,15 +1,31 @@
-//! An executor over scoped threads.
+//! A pool of threads that runs the rows of an operation.
 //!
-//! Plain on purpose: threads are started for each operation that is worth it and joined at its end. Which
-//! thread computes which rows never changes a bit, so a pool can take its place.
+//! * [`ThreadPool`] cuts a work into pieces, large ones first, that threads claim as they come: a slow core, or one
+//!   that something else uses, takes fewer. Which thread computes which rows never changes a bit.
+//! * `team`: the threads. They wait spinning from one operation to the next, and sleep when none comes.
+//! * `backoff`: how they wait.
+//! * `cores`: how many there are by default.
 
+mod backoff;
+mod cores;
+mod team;
+
+use backoff::Patience;
 use pleach::{Executor, Work};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use team::Team;
 
-/// Pieces per thread: enough that a late thread finds less to do, not more to wait for.
-const PIECES: usize = 4;
+/// Most pieces of one work, and most threads that take part in it.
+const PIECES: usize = 64;
+
+/// Sizes of pieces at most: the smallest is 1/16 of a thread's share, which is what is waited for at the end.
+const SIZES: u32 = 5;
+
+/// Multiply-accumulates from which on a work is cut: what a core does in the time that it takes to hand over a piece.
+const INLINE_BELOW: u64 = 1 << 15;
+
+/// Times `inline_below`: multiply-accumulates from which on a sleeping thread is woken for them.
+const WAKE: u64 = 8;
 
 /// In which order threads claim the pieces of a work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,93 +37,152 @@ pub enum ClaimOrder {
     Shuffled(u64),
 }
 
-/// Splits work among scoped threads, the calling one among them.
+/// Splits work among threads that stay, the calling one among them.
+///
+/// They start with the first work that is worth it and end with the pool. Between two operations they wait
+/// spinning; after 100 µs without work they sleep.
 ///
 /// ```
-/// use pleach_linux::ScopedThreads;
-/// let mut threads = ScopedThreads::new(4);
-/// let _: &mut dyn pleach::Executor = &mut threads;
+/// use pleach_linux::ThreadPool;
+/// let mut pool = ThreadPool::new(4);
+/// let _: &mut dyn pleach::Executor = &mut pool;
 /// ```
-#[derive(Clone, Debug)]
-pub struct ScopedThreads {
-    /// Threads, at least 1.
-    pub threads: usize,
-    /// Order of claims.
-    pub order: ClaimOrder,
-    /// Multiply-accumulates below which a work runs where it is called: starting threads costs more.
-    pub inline_below: u64,
+#[derive(Debug)]
+pub struct ThreadPool {
+    threads: usize,
+    order: ClaimOrder,
+    inline_below: u64,
+    /// Multiply-accumulates that no sleeping worker was woken for since the last time one was.
+    missed: u64,
+    /// From the first work on that is worth it.
+    team: Option<Team>,
 }
 
-impl ScopedThreads {
-    /// This many threads, pieces in order.
+impl ThreadPool {
+    /// This many threads, at least 1, pieces in order.
     pub fn new(threads: usize) -> Self {
         Self {
-            threads,
+            threads: threads.max(1),
             order: ClaimOrder::InOrder,
-            inline_below: 1 << 19,
+            inline_below: INLINE_BELOW,
+            missed: 0,
+            team: None,
         }
     }
 
-    /// As many threads as the system offers.
+    /// One thread for each big core that this process may use: on Linux by its affinity, by the cores' `cpu_capacity`,
+    /// or else their highest clock, and within its quota of time; elsewhere as many as the system offers.
     pub fn available() -> Self {
-        Self::new(thread::available_parallelism().map_or(1, Into::into))
+        Self::new(cores::big())
     }
 
-    /// Numbers of the pieces in the order in which they are claimed.
-    fn claims(&mut self, pieces: usize) -> Vec<usize> {
-        let mut claims: Vec<usize> = (0..pieces).collect();
-        if let ClaimOrder::Shuffled(seed) = &mut self.order {
-            for end in (1..pieces).rev() {
-                claims.swap(end, (split_mix(seed) % (end as u64 + 1)) as usize);
-            }
+    /// The same pool with this order of claims.
+    pub fn claim(self, order: ClaimOrder) -> Self {
+        Self { order, ..self }
+    }
+
+    /// The same pool, where works of fewer multiply-accumulates run where they are called.
+    pub fn inline_below(self, inline_below: u64) -> Self {
+        Self {
+            inline_below,
+            ..self
         }
-        claims
+    }
+
+    /// Threads, the calling one among them.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Who takes part in a work: how many threads, and how many of them are to be woken.
+    fn crew(&mut self, macs: u64) -> (usize, usize) {
+        let most = self.threads.min(PIECES);
+        let team = self.team.get_or_insert_with(|| {
+            // Whoever must yield to whom is a matter of all CPUs that we may use, small ones too.
+            Team::start(most - 1, Patience::new(most, cores::granted()))
+        });
+        let (workers, awake) = (team.workers(), team.awake());
+        if awake == workers {
+            return (workers + 1, 0);
+        }
+        // Waking takes the time of a small operation. A stream of them is worth it, a single one is not.
+        self.missed = self.missed.saturating_add(macs);
+        if self.missed < self.inline_below.saturating_mul(WAKE) {
+            return (awake + 1, 0);
+        }
+        self.missed = 0;
+        (workers + 1, workers - awake)
     }
 }
 
-impl Executor for ScopedThreads {
+impl Executor for ThreadPool {
     fn run(&mut self, work: Work<'_>) {
-        let units = work.rows().div_ceil(work.tile().max(1));
-        let macs = work.rows() as u64 * u64::from(work.cost_per_row());
-        if self.threads <= 1 || units <= 1 || macs < self.inline_below {
+        let macs = (work.rows() as u64).saturating_mul(u64::from(work.cost_per_row()));
+        let one = work.rows() <= work.tile();
+        if self.threads == 1 || one || macs < self.inline_below {
             return work.run();
         }
-        let pieces = split(work, units, units.min(self.threads * PIECES));
-        let claims = self.claims(pieces.len());
-        let next = AtomicUsize::new(0);
-        let claim = || {
-            while let Some(&n) = claims.get(next.fetch_add(1, Ordering::Relaxed)) {
-                // A poisoned lock: another thread panicked, and the scope will say so.
-                let piece = pieces[n].lock().ok().and_then(|mut p| p.take());
-                if let Some(piece) = piece {
-                    piece.run();
-                }
-            }
+        let (threads, wake) = self.crew(macs);
+        let Some(team) = self.team.as_mut().filter(|_| threads > 1) else {
+            return work.run();
         };
-        thread::scope(|scope| {
-            for _ in 1..self.threads.min(claims.len()) {
-                // Without another thread the ones that are there do its share.
-                if thread::Builder::new().spawn_scoped(scope, claim).is_err() {
-                    break;
-                }
+        let mut slots = [const { Mutex::new(None) }; PIECES];
+        let sizes = sizes(threads, macs, self.inline_below);
+        let count = cut(work, threads, sizes, &mut slots);
+        if let ClaimOrder::Shuffled(seed) = &mut self.order {
+            for end in (1..count).rev() {
+                slots.swap(end, (split_mix(seed) % (end as u64 + 1)) as usize);
             }
-            claim();
+        }
+        team.run(count, wake, &|n| {
+            let slot = slots.get(n).and_then(|slot| slot.lock().ok());
+            if let Some(piece) = slot.and_then(|mut slot| slot.take()) {
+                piece.run();
+            }
         });
     }
 }
 
-/// Cuts `units` tiles into `pieces` ranges that differ by at most one tile.
-fn split(work: Work<'_>, units: usize, pieces: usize) -> Vec<Mutex<Option<Work<'_>>>> {
-    let tile = work.tile();
-    let mut rest = work;
-    let mut parts = Vec::with_capacity(pieces);
-    for n in 0..pieces {
-        let share = units * (n + 1) / pieces - units * n / pieces;
-        let (part, tail) = rest.split_at(share * tile);
-        parts.push(Mutex::new(Some(part)));
-        rest = tail;
+/// How many sizes of pieces `macs` are worth among `threads`: a piece is at least half of what is worth cutting.
+fn sizes(threads: usize, macs: u64, inline_below: u64) -> u32 {
+    let most = (PIECES / threads.max(1)) as u32;
+    let least = (inline_below / 2).max(1) * threads as u64;
+    let halvings = (macs / least).checked_ilog2().unwrap_or(0);
+    (halvings + 1).min(SIZES).min(most).max(1)
+}
+
+/// Cuts a work into pieces for `threads` and returns their number, at most `threads * sizes`. Later slots
+/// are earlier rows.
+///
+/// Each thread gets a piece of each size: half of the rows go in the first pieces, a quarter in the next, and
+/// so on; the last two sizes are the same. Source: Hummel, Schonberg, Flynn, "Factoring", CACM 35(8), 1992.
+fn cut<'a>(
+    work: Work<'a>,
+    threads: usize,
+    sizes: u32,
+    slots: &mut [Mutex<Option<Work<'a>>>],
+) -> usize {
+    let tile = work.tile().max(1);
+    let units = work.rows() / tile;
+    let shares = threads << (sizes - 1);
+    let (mut rest, mut count, mut taken) = (Some(work), 0, 0);
+    for size in 0..sizes {
+        for _ in 0..threads {
+            taken += 1 << size.saturating_sub(1);
+            let from = units - units * taken / shares;
+            let Some((head, piece)) = rest.take().map(|w| w.split_at(from * tile)) else {
+                return count;
+            };
+            rest = Some(head);
+            if piece.rows() > 0
+                && let Some(slot) = slots.get_mut(count)
+            {
+                *slot = Mutex::new(Some(piece));
+                count += 1;
+            }
+        }
     }
-    parts
+    count
 }
 
 /// SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
@@ -122,18 +197,48 @@ fn split_mix(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Arena;
+    use pleach::blob::Tensor;
+    use pleach::xlora::{Context, XLoraConfig, XLoraLayer, XLoraLinearLayer};
+    use pleach::{Inline, Kernels};
 
-    #[test]
-    fn shuffles_are_permutations_and_change() {
-        let mut t = ScopedThreads {
-            order: ClaimOrder::Shuffled(1),
-            ..ScopedThreads::new(2)
+    /// y = W x over `rows` rows, W and x full of different numbers.
+    fn product(rows: usize, executor: &mut dyn Executor) -> Vec<u32> {
+        let value = |i: usize| (i * 37 % 101) as f32 / 64.0 - 0.75;
+        let w: Vec<f32> = (0..rows * 5).map(value).collect();
+        let x: Vec<f32> = (0..3 * 5).map(|i| value(i + 11)).collect();
+        let weight = Tensor::from_rows(&w, rows, 5).unwrap();
+        let layer = XLoraLinearLayer::new(0, weight, None, &[]).unwrap();
+        let mut scratch = Arena::new(layer.scratch_bytes(3)).unwrap();
+        let mut cx = Context {
+            kernels: Kernels::portable(),
+            executor,
+            scratch: scratch.bytes(),
         };
-        let (mut a, b) = (t.claims(50), t.claims(50));
-        assert_ne!(a, b);
-        a.sort_unstable();
-        assert_eq!(a, (0..50).collect::<Vec<_>>());
-        assert_eq!(ScopedThreads::new(2).claims(3), [0, 1, 2]);
+        let mut y = vec![f32::NAN; 3 * rows];
+        let config = XLoraConfig::DEFAULT;
+        layer.forward(&x, None, &config, &mut y, &mut cx).unwrap();
+        y.into_iter().map(f32::to_bits).collect()
+    }
+
+    /// Notes the rows of each piece, and runs them.
+    struct Cuts {
+        threads: usize,
+        sizes: u32,
+        rows: Vec<usize>,
+    }
+
+    impl Executor for Cuts {
+        fn run(&mut self, work: Work<'_>) {
+            let mut slots = [const { Mutex::new(None) }; PIECES];
+            let count = cut(work, self.threads, self.sizes, &mut slots);
+            let pieces = slots.into_iter().rev().map(|s| s.into_inner().unwrap());
+            for piece in pieces.flatten() {
+                self.rows.push(piece.rows());
+                piece.run();
+            }
+            assert!(count <= self.threads * self.sizes as usize);
+        }
     }
 
     #[test]
@@ -142,5 +247,69 @@ mod tests {
         let mut s = 1_234_567;
         assert_eq!(split_mix(&mut s), 6_457_827_717_110_365_317);
         assert_eq!(split_mix(&mut s), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn pieces_are_no_smaller_than_a_handover_is_worth() {
+        assert_eq!(sizes(2, 1 << 15, 1 << 15), 1);
+        assert_eq!(sizes(2, 1 << 17, 1 << 15), 3);
+        assert_eq!(sizes(2, u64::MAX, 1 << 15), SIZES);
+        assert_eq!(sizes(2, 1000, 0), SIZES);
+        assert_eq!(sizes(2, 0, 0), 1);
+        assert_eq!(sizes(16, u64::MAX, 0), 4);
+        assert_eq!(sizes(64, u64::MAX, 0), 1);
+    }
+
+    /// 64 tiles of 16 rows for two threads: a quarter, an eighth, a sixteenth and the rest, twice each.
+    #[test]
+    fn pieces_shrink_in_memory_order() {
+        let mut cuts = Cuts {
+            threads: 2,
+            sizes: 4,
+            rows: Vec::new(),
+        };
+        product(64 * 16, &mut cuts);
+        assert_eq!(cuts.rows, [256, 256, 128, 128, 64, 64, 64, 64]);
+    }
+
+    #[test]
+    fn pieces_are_all_rows_in_any_number_of_tiles() {
+        for (threads, sizes) in [(1, 1), (2, 5), (3, 2), (8, 5), (12, 5), (64, 1)] {
+            for rows in [16, 17, 100, 1000, 5000] {
+                let mut cuts = Cuts {
+                    threads,
+                    sizes,
+                    rows: Vec::new(),
+                };
+                assert_eq!(product(rows, &mut cuts), product(rows, &mut Inline));
+                assert_eq!(cuts.rows.iter().sum::<usize>(), rows.next_multiple_of(16));
+                assert!(cuts.rows.len() <= threads * sizes as usize);
+                assert!(!cuts.rows.contains(&0));
+            }
+        }
+    }
+
+    #[test]
+    fn threads_start_with_the_first_work_that_is_worth_it() {
+        let mut pool = ThreadPool::new(2).inline_below(10_000);
+        product(64, &mut pool);
+        assert!(pool.team.is_none());
+        product(1024, &mut pool);
+        assert_eq!(pool.team.as_ref().map(Team::workers), Some(1));
+    }
+
+    #[test]
+    fn sleepers_are_woken_once_enough_was_missed() {
+        let mut pool = ThreadPool::new(3).inline_below(100);
+        pool.crew(0);
+        while pool.team.as_ref().is_some_and(|t| t.awake() > 0) {
+            std::thread::yield_now();
+        }
+        pool.missed = 0;
+        assert_eq!(pool.crew(100), (1, 0));
+        assert_eq!(pool.crew(600), (1, 0));
+        assert_eq!(pool.crew(100), (3, 2));
+        assert_eq!(pool.crew(100), (1, 0), "and counts anew");
+        assert_eq!(pool.crew(800), (3, 2));
     }
 }

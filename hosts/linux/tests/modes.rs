@@ -2,8 +2,8 @@
 
 use pleach::{Budget, Counters, Inline, KvType, Model, Routing, SessionOptions, Speculate};
 use pleach_linux::{
-    Arena, ClaimOrder, End, Limits, ModelFile, ScopedThreads, Setup, Trace, TraceError,
-    TraceOptions, generate, trace,
+    Arena, ClaimOrder, End, Limits, ModelFile, Setup, ThreadPool, Trace, TraceError, TraceOptions,
+    generate, trace,
 };
 use pleach_pack::{PackOptions, Silent, pack};
 use std::path::{Path, PathBuf};
@@ -120,11 +120,7 @@ fn threads_in_any_order_have_the_same_bits() {
     let reference = trace(&model, &intent.options(), &mut Inline).unwrap();
     for threads in 1..=4 {
         for order in [ClaimOrder::InOrder, ClaimOrder::Shuffled(threads as u64)] {
-            let mut executor = ScopedThreads {
-                threads,
-                order,
-                inline_below: 0,
-            };
+            let mut executor = ThreadPool::new(threads).claim(order).inline_below(0);
             let t = trace(&model, &intent.options(), &mut executor).unwrap();
             assert_eq!(bits(&t), bits(&reference), "{executor:?}");
         }

@@ -5,7 +5,7 @@ use pleach::{
     Budget, Caches, Error, Executor, Guess, Inline, Kernels, KvType, LogitsKind, Model, Progress,
     Routing, Sampling, Session, SessionOptions, Speculate,
 };
-use pleach_linux::{Arena, ClaimOrder, ScopedThreads};
+use pleach_linux::{Arena, ClaimOrder, ThreadPool};
 
 /// How a prompt reaches the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,11 +271,9 @@ pub fn run(
         vocab: model.config().vocab as usize,
         ..Trace::default()
     };
-    let mut threads = ScopedThreads {
-        order: ClaimOrder::Shuffled(mode.threads as u64),
-        inline_below: 0,
-        ..ScopedThreads::new(mode.threads)
-    };
+    let mut threads = ThreadPool::new(mode.threads)
+        .claim(ClaimOrder::Shuffled(mode.threads as u64))
+        .inline_below(0);
     let executor: &mut dyn Executor = match mode.threads {
         1 => &mut Inline,
         _ => &mut threads,

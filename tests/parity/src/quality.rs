@@ -4,7 +4,7 @@ use pleach::{
     Budget, Error, Executor, Kernels, KvType, LogitsKind, Model, Progress, Routing, Session,
     SessionOptions, Speculate,
 };
-use pleach_linux::{Arena, ScopedThreads};
+use pleach_linux::{Arena, ThreadPool};
 
 /// A text whose tokens from `scored` on are to be predicted, each from all before it.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ pub struct Reader<'m> {
     model: Model<'m>,
     options: SessionOptions,
     arena: Arena,
-    threads: ScopedThreads,
+    threads: ThreadPool,
 }
 
 impl<'m> Reader<'m> {
@@ -134,7 +134,7 @@ impl<'m> Reader<'m> {
             model,
             options,
             arena: Arena::new(model.arena_bytes(&options)).expect("memory"),
-            threads: ScopedThreads::available(),
+            threads: ThreadPool::available(),
         }
     }
 

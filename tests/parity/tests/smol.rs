@@ -7,7 +7,7 @@ use parity::quality::{Figures, Passage, Subject, compare, measure};
 use parity::text::encode;
 use parity::{File, Mode, Setup, Storage, Text, run, smol};
 use pleach::{KvType, Model, Routing, Sampling, Session, SessionOptions, Speculate};
-use pleach_linux::{Arena, Limits, ScopedThreads};
+use pleach_linux::{Arena, Limits, ThreadPool};
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -113,7 +113,7 @@ fn write(prompt: &[u32], sampling: &Sampling, speculate: Speculate) -> Answer {
         sampling: sampling.clone(),
         ..Limits::new(48, &[END])
     };
-    let mut threads = ScopedThreads::available();
+    let mut threads = ThreadPool::available();
     answer(&mut session, &mut threads, prompt, &limits).expect("finite")
 }
 

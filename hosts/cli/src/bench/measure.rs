@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::{self, Busy};
 use indicatif::{ProgressBar, ProgressStyle};
 use pleach::{Counters, Error, Kernels, Model, Session, SessionOptions};
-use pleach_linux::{Arena, Bandwidth, End, Limits, ScopedThreads, Setup, Watch, generate};
+use pleach_linux::{Arena, Bandwidth, End, Limits, Setup, ThreadPool, Watch, generate};
 use std::fmt::Display;
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
@@ -192,7 +192,7 @@ fn one(
     work: &Work<'_>,
 ) -> std::result::Result<Option<Round>, Error> {
     session.rewind(0)?;
-    let mut executor = ScopedThreads::new(threads);
+    let mut executor = ThreadPool::new(threads);
     let start = session.counters();
     let now = Instant::now();
     let mut clock = Clock {

@@ -13,7 +13,7 @@ use crate::sampling::Drawing;
 use pleach::{Kernels, Model, Session};
 use pleach_linux::chat::{Answer, AskError, Conversation};
 use pleach_linux::template::TemplateError;
-use pleach_linux::{End, ScopedThreads};
+use pleach_linux::{End, ThreadPool};
 use pleach_pack::PackError;
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
@@ -138,7 +138,7 @@ impl<'o, 'b> Talk<'o, 'b> {
         &mut self,
         message: &str,
         session: &mut Session<'b, '_>,
-        executor: &mut ScopedThreads,
+        executor: &mut ThreadPool,
         input: &mut Input<impl BufRead>,
     ) -> Result<()> {
         let show = match self.show && console::colors_enabled() {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  pleach bench m.pleach                         with all threads
+  pleach bench m.pleach                         with a thread for each big core
   pleach bench m.pleach --threads 1,2,4         which number is best here
   pleach bench m.pleach --speculate off         what guessing ahead saves
   pleach bench m.pleach --routing base -n 64    what the experts cost")]
@@ -86,7 +86,7 @@ impl Bench {
         let threads = self
             .session
             .thread_counts()
-            .unwrap_or_else(|| vec![plan.executor.threads]);
+            .unwrap_or_else(|| vec![plan.executor.threads()]);
         let work = Work {
             prompt: &prompt,
             tokens,

@@ -7,7 +7,7 @@ use parity::quality::{Figures, Passage, Subject, compare};
 use parity::text::{decode, encode, encode_from_start};
 use parity::{Storage, smol};
 use pleach::{Error, KvType, Model, Routing, Session, SessionOptions, Speculate};
-use pleach_linux::{Arena, Limits, ScopedThreads};
+use pleach_linux::{Arena, Limits, ThreadPool};
 
 /// The token that ends an answer, in both models.
 const END: u32 = 2;
@@ -151,7 +151,7 @@ fn write(
     let mut arena = Arena::new(model.arena_bytes(&options)).expect("memory");
     let mut session = Session::new(model, &options, arena.bytes())?;
     session.set_routing(routing)?;
-    let mut threads = ScopedThreads::available();
+    let mut threads = ThreadPool::available();
     let mut written = Written::default();
     for task in tasks {
         let (prompt, expected) = task.passage.tokens.split_at(task.passage.scored);

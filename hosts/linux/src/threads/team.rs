@@ -1,0 +1,358 @@
+//! Persistent threads that share the pieces of one job after another.
+//!
+//! A job is a function of a piece's number. The leader, the thread that calls [`Team::run`], publishes it with one
+//! store: the number of pieces that nobody has claimed. Claiming is one subtraction from it, and who
+//! gets a number above 0 owns that piece. Two counters order everything:
+//!
+//! | counter | above 0 | 0 or less |
+//! |---|---|---|
+//! | `unclaimed` | `job` may be read by who claims a piece | no piece can be claimed |
+//! | `unfinished` | claimed pieces may still use `job` | nobody uses `job`; only the leader touches it |
+//!
+//! A thread that saw an old job's pieces and claims late gets either nothing or a piece of the present
+//! job: the claim itself decides, not what was seen before.
+
+#![allow(unsafe_code)]
+
+use super::backoff::{Backoff, Patience};
+use std::any::Any;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// What runs a piece, by its number; lives in the leader's frame.
+struct Job<'a>(&'a (dyn Fn(usize) + Sync));
+
+/// A value on cache lines of its own, so that threads that wait for one do not slow writers of another.
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// What all threads of a team see.
+struct Shared {
+    unclaimed: Line<AtomicIsize>,
+    unfinished: Line<AtomicUsize>,
+    job: Line<AtomicPtr<Job<'static>>>,
+    /// By worker: it has given up waiting, and must be woken.
+    asleep: Box<[AtomicBool]>,
+    stop: AtomicBool,
+    /// What the first panic of the present job carried.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    patience: Patience,
+}
+
+/// The leader's side of a team. Dropping it ends the workers.
+pub(super) struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Team {
+    /// Starts `workers` threads beside the leader, or as many as the system grants.
+    pub(super) fn start(workers: usize, patience: Patience) -> Self {
+        let shared = Arc::new(Shared {
+            unclaimed: Line(AtomicIsize::new(0)),
+            unfinished: Line(AtomicUsize::new(0)),
+            job: Line(AtomicPtr::new(ptr::null_mut())),
+            asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            patience,
+        });
+        let start = |n| {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name(format!("pleach-{}", n + 1))
+                .spawn(move || shared.serve(n))
+                .ok()
+        };
+        let workers = (0..workers).map_while(start).collect();
+        Self { shared, workers }
+    }
+
+    /// Workers that the team has.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Workers that need not be woken.
+    pub(super) fn awake(&self) -> usize {
+        let asleep = self.shared.asleep.iter();
+        asleep
+            .take(self.workers.len())
+            .filter(|a| !a.load(Ordering::Relaxed))
+            .count()
+    }
+
+    /// Runs `job` once for each number below `pieces`, the highest first, on this thread and the workers, of which at
+    /// most `wake` are woken.
+    ///
+    /// Panics: with the first panic of a piece, after all pieces are done.
+    pub(super) fn run(&mut self, pieces: usize, wake: usize, job: &(dyn Fn(usize) + Sync)) {
+        let Some(count) = isize::try_from(pieces).ok().filter(|n| *n > 0) else {
+            return;
+        };
+        let shared = &*self.shared;
+        let job = Job(job);
+        // From here until every piece is done `shared.job` points into this frame.
+        let no_way_out = AbortOnUnwind;
+        let erased = ptr::from_ref(&job).cast_mut().cast::<Job<'static>>();
+        shared.job.0.store(erased, Ordering::Relaxed);
+        shared.unfinished.0.store(pieces, Ordering::Relaxed);
+        // Publishes the two stores above. SeqCst: a worker that goes to sleep writes `asleep`, then reads `unclaimed`; we
+        // write `unclaimed`, then read `asleep`. In one order of all four, one of the two sees the other.
+        shared.unclaimed.0.store(count, Ordering::SeqCst);
+        self.wake(wake.min(pieces - 1));
+        while shared.run_one() {}
+        let mut wait = Backoff::new(shared.patience);
+        // Acquire: what the pieces wrote is visible once the last of them is counted.
+        while shared.unfinished.0.load(Ordering::Acquire) > 0 {
+            wait.turn();
+        }
+        std::mem::forget(no_way_out);
+        if let Some(payload) = shared.first_panic().take() {
+            panic::resume_unwind(payload);
+        }
+    }
+
+    fn wake(&self, count: usize) {
+        let sleepers = self.workers.iter().zip(&self.shared.asleep);
+        sleepers
+            .filter(|(_, asleep)| {
+                asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst)
+            })
+            .take(count)
+            .for_each(|(worker, _)| worker.thread().unpark());
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake(usize::MAX);
+        for worker in self.workers.drain(..) {
+            // A worker catches what its pieces throw, so it ends in order.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team")
+            .field("workers", &self.workers.len())
+            .field("awake", &self.awake())
+            .finish()
+    }
+}
+
+impl Shared {
+    /// A worker's life.
+    fn serve(&self, n: usize) {
+        loop {
+            let mut wait = Backoff::new(self.patience);
+            loop {
+                if self.run_one() {
+                    wait = Backoff::new(self.patience);
+                } else if self.stop.load(Ordering::Relaxed) {
+                    return;
+                } else if wait.turn() {
+                    break;
+                }
+            }
+            self.sleep(n);
+        }
+    }
+
+    /// Sleeps until the leader wakes this worker, unless there is work or the team ends.
+    fn sleep(&self, n: usize) {
+        let Some(asleep) = self.asleep.get(n) else {
+            return;
+        };
+        asleep.store(true, Ordering::SeqCst);
+        if self.unclaimed.0.load(Ordering::SeqCst) > 0 || self.stop.load(Ordering::SeqCst) {
+            asleep.store(false, Ordering::SeqCst);
+            return;
+        }
+        while asleep.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
+
+    /// Claims a piece and runs it. Returns whether there was one.
+    fn run_one(&self) -> bool {
+        // A look first, so that threads that wait do not write; it keeps `unclaimed` from sinking by more than
+        // one per thread, too.
+        if self.unclaimed.0.load(Ordering::Relaxed) <= 0 {
+            return false;
+        }
+        // Acquire: sees `job` as it was before `unclaimed` was stored; the subtractions in between are part of
+        // that store's release sequence.
+        let left = self.unclaimed.0.fetch_sub(1, Ordering::Acquire);
+        let Some(piece) = usize::try_from(left).ok().and_then(|n| n.checked_sub(1)) else {
+            return false;
+        };
+        // SAFETY: live: the piece is claimed and not yet taken from `unfinished`, and `Team::run` leaves the frame
+        //   that holds the job only when `unfinished` is 0; unwinding out of it aborts. The reference is not
+        //   used after the subtraction below. init: `run` stored the pointer before `unclaimed`, which the claim
+        //   acquired. alias: the leader has only shared references to the job. Sync: the function is.
+        let job = unsafe { &*self.job.0.load(Ordering::Relaxed) };
+        let run = AssertUnwindSafe(|| (job.0)(piece));
+        if let Err(payload) = panic::catch_unwind(run) {
+            let mut first = self.first_panic();
+            match *first {
+                None => *first = Some(payload),
+                // Not dropped: a payload's own drop may panic.
+                Some(_) => std::mem::forget(payload),
+            }
+        }
+        // Release: what the piece wrote, for the leader.
+        self.unfinished.0.fetch_sub(1, Ordering::Release);
+        true
+    }
+
+    fn first_panic(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the process if it is dropped, which only unwinding does.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EASY: usize = 1000;
+
+    fn team(workers: usize) -> Team {
+        Team::start(workers, Patience::new(workers + 1, EASY))
+    }
+
+    fn wait_until_asleep(team: &Team) {
+        while team.awake() > 0 {
+            thread::yield_now();
+        }
+    }
+
+    /// Runs a job and checks that each piece ran once.
+    fn check(team: &mut Team, pieces: usize) {
+        let ran: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+        team.run(pieces, usize::MAX, &|n| {
+            ran[n].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(ran.into_iter().all(|n| n.into_inner() == 1));
+    }
+
+    #[test]
+    fn each_piece_runs_once() {
+        for workers in 0..8 {
+            let mut team = team(workers);
+            assert_eq!(team.workers(), workers);
+            for pieces in 0..100 {
+                check(&mut team, pieces);
+            }
+        }
+    }
+
+    /// What a piece writes is there when the job is done, without a lock around it.
+    #[test]
+    fn writes_are_seen() {
+        let mut team = team(3);
+        let mut values = vec![0_u64; 64];
+        for round in 1..=2000 {
+            let slots: Vec<_> = values.iter_mut().map(|v| Mutex::new(Some(v))).collect();
+            team.run(slots.len(), usize::MAX, &|n| {
+                if let Some(v) = slots[n].lock().unwrap().take() {
+                    *v += n as u64 + round;
+                }
+            });
+        }
+        for (n, v) in values.iter().enumerate() {
+            assert_eq!(*v, 2000 * n as u64 + 2000 * 2001 / 2);
+        }
+    }
+
+    /// Two pieces that wait for each other: with one thread they would never end.
+    #[test]
+    fn sleepers_are_woken() {
+        let mut team = team(1);
+        for asleep in [false, true, true] {
+            if asleep {
+                wait_until_asleep(&team);
+            }
+            let both = std::sync::Barrier::new(2);
+            team.run(2, 1, &|_| {
+                both.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_leader_when_every_piece_is_done() {
+        for workers in [0, 1, 3] {
+            let mut team = team(workers);
+            for bad in [0, 7, 15] {
+                let ran = AtomicUsize::new(0);
+                let job = |n| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    // `resume_unwind` does not print.
+                    if n >= bad {
+                        panic::resume_unwind(Box::new("from a piece"));
+                    }
+                };
+                let run = AssertUnwindSafe(|| team.run(16, usize::MAX, &job));
+                let payload = panic::catch_unwind(run).unwrap_err();
+                assert_eq!(payload.downcast_ref(), Some(&"from a piece"));
+                assert_eq!(ran.into_inner(), 16);
+                check(&mut team, 16);
+            }
+        }
+    }
+
+    /// A payload whose drop panics, twice in one job: the second must not end a worker.
+    #[test]
+    fn a_payload_may_panic_as_well() {
+        struct Spiteful;
+        impl Drop for Spiteful {
+            fn drop(&mut self) {
+                panic::resume_unwind(Box::new("from a drop"));
+            }
+        }
+        let mut team = team(1);
+        let job = |_| panic::resume_unwind(Box::new(Spiteful));
+        let run = AssertUnwindSafe(|| team.run(4, usize::MAX, &job));
+        let payload = panic::catch_unwind(run).unwrap_err();
+        assert!(payload.is::<Spiteful>());
+        std::mem::forget(payload);
+        check(&mut team, 16);
+    }
+
+    #[test]
+    fn teams_end_busy_idle_and_asleep() {
+        for _ in 0..100 {
+            drop(team(3));
+            let mut busy = team(3);
+            check(&mut busy, 5);
+        }
+        let asleep = team(3);
+        wait_until_asleep(&asleep);
+    }
+
+    #[test]
+    fn more_threads_than_cpus_come_to_an_end() {
+        let mut team = Team::start(15, Patience::new(16, 1));
+        for _ in 0..500 {
+            check(&mut team, 32);
+        }
+    }
+}
