@@ -135,7 +135,8 @@ impl<'b> Expert<'b> {
         format::slice(self.bytes, start, length as usize)
     }
 
-    pub(crate) const fn raw(&self) -> &'b [u8] {
+    /// The section, or the file, as it lies.
+    pub const fn data(&self) -> &'b [u8] {
         self.bytes
     }
 }

@@ -127,7 +127,7 @@ impl<'b> Verify<'b> {
         let n = (self.part).saturating_sub(self.model.header.sections as usize);
         Ok(self.model.replaced.get(n).map(|file| Part {
             kind: SectionKind::Expert,
-            bytes: file.expert().raw(),
+            bytes: file.expert().data(),
             crc: None,
             class: file.class() as u16,
         }))

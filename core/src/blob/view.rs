@@ -211,6 +211,11 @@ impl<'b> Model<'b> {
         self.replaced
     }
 
+    /// The file, as it lies.
+    pub const fn data(&self) -> &'b [u8] {
+        self.bytes
+    }
+
     /// Bytes of the file.
     pub const fn file_len(&self) -> usize {
         self.bytes.len()

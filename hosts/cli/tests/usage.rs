@@ -148,9 +148,9 @@ fn usage_errors_name_the_option_and_the_cure() {
             "KEY=DIR",
         ),
         (
-            "pack --base . -o x.pleach --for mve",
-            "--for mve: ",
-            "--for portable",
+            "pack --base . -o x.pleach --for cortex-a",
+            "--for cortex-a: ",
+            "linux, cortex-m, mve, portable",
         ),
         (
             "pack --base . -o x.pleach --quant q4",

@@ -10,10 +10,11 @@ use crate::options::{AdapterQuant, PackOptions, Progress};
 use crate::pack::{Packed, Plan, open_adapter};
 use crate::report::{Report, SectionReport};
 use crate::section::{self, Job, Storage};
+use crate::target::Target;
 use crate::write;
 use pleach::Model;
 use pleach::blob::format::{HEADER_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind};
-use pleach::kernels::layout::{Dtype, Layout};
+use pleach::kernels::layout::Dtype;
 use std::path::Path;
 
 /// Packs the expert that `key` names (by key, else by name) out of a base with all its adapters. The base is
@@ -152,16 +153,14 @@ pub fn pack_expert_for(
         (None, Some(lora)) => lora.b.dtype(),
         (None, None) => Dtype::Q8,
     };
-    let first_layer = if config.tied { 2 } else { 3 };
-    let q = model.base_tensor(first_layer + 1);
-    let tiled = q.is_some_and(|t| t.tile_rows() == Layout::R16K4.tile_rows());
+    let target = Target::of(model).unwrap_or_default();
     progress.start(adapter.bytes());
     let mut job = Job {
         storage: Storage {
             base: dtype,
             adapter: dtype,
-            weights: Layout::Rows,
-            a: if tiled { Layout::R4K4 } else { Layout::Rows },
+            weights: target.weights(),
+            a: target.a_panels(),
             group: config.group as usize,
         },
         progress,
@@ -182,11 +181,7 @@ fn check_embedding(adapter: &mut Adapter, model: &Model<'_>, file: &Path) -> Res
         return Ok(());
     };
     let same = model.base_tensor(0).is_some_and(|t| {
-        let layout = match t.tile_rows() {
-            1 => Layout::Rows,
-            _ => Layout::R16K4,
-        };
-        pack_matrix(&copy, t.dtype(), layout, config.group as usize).bytes == t.data()
+        pack_matrix(&copy, t.dtype(), t.layout(), config.group as usize).bytes == t.data()
     });
     if same {
         return Ok(());

@@ -1,5 +1,6 @@
 //! What a caller asks for, and how it is told about the progress.
 
+use crate::target::Target;
 use std::path::PathBuf;
 
 /// How the weights of the base are stored.
@@ -40,32 +41,6 @@ impl AdapterQuant {
             AdapterQuant::Q8 => "q8",
             AdapterQuant::F16 => "f16",
             AdapterQuant::F32 => "f32",
-        }
-    }
-}
-
-/// Whose kernels the rows are interleaved for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Target {
-    /// x86-64 and every aarch64: the same file for both.
-    #[default]
-    Linux,
-    /// Plain rows: any processor, scalar code.
-    Portable,
-    /// Cortex-M with DSP. Refused until its kernels exist.
-    CortexM,
-    /// Cortex-M with Helium. Refused until its kernels exist.
-    Mve,
-}
-
-impl Target {
-    /// The word that commands use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Target::Linux => "linux",
-            Target::Portable => "portable",
-            Target::CortexM => "cortex-m",
-            Target::Mve => "mve",
         }
     }
 }

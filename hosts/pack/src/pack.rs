@@ -7,7 +7,7 @@ use crate::import::lora::Adapter;
 use crate::import::modules::{Modules, Place};
 use crate::import::opened::Opened;
 use crate::import::xlora::XLora;
-use crate::options::{PackOptions, Progress, Target};
+use crate::options::{PackOptions, Progress};
 use crate::report::Report;
 use crate::section::base::{Base, hash_of};
 use crate::section::config::features;
@@ -196,15 +196,6 @@ fn check_options(options: &PackOptions) -> Result<()> {
         return Err(PackError::refused(
             format!("--group {}: not a group size", options.group),
             "use 32, 64, 128 or 256",
-        ));
-    }
-    if !matches!(options.target, Target::Linux | Target::Portable) {
-        return Err(PackError::refused(
-            format!(
-                "--for {}: its kernels do not exist yet",
-                options.target.name()
-            ),
-            "use --for portable, which runs on every processor",
         ));
     }
     for (i, (key, _)) in options.adapters.iter().enumerate() {

@@ -56,9 +56,9 @@ fn base_name(t: &Tensor) -> String {
 }
 
 #[test]
-fn f16_weights_are_those_of_the_checkpoint_in_both_layouts() {
+fn f16_weights_are_those_of_the_checkpoint_in_every_layout() {
     for case in all() {
-        for target in [Target::Linux, Target::Portable] {
+        for target in Target::ALL {
             let mut o = options_of(&case);
             (o.quant, o.target) = (BaseQuant::F16, target);
             let f = file(&o);
@@ -69,7 +69,7 @@ fn f16_weights_are_those_of_the_checkpoint_in_both_layouts() {
                 let (_, values) = source.tensor(&base_name(&t));
                 assert_eq!(t.values(f.group), values, "{}", base_name(&t));
                 let vector = t.rows == 1;
-                let plain = vector || target == Target::Portable || (t.role == 0 && !tied);
+                let plain = vector || target != Target::Linux || (t.role == 0 && !tied);
                 assert_eq!(
                     (t.dtype, t.layout),
                     (if vector { 3 } else { 2 }, if plain { 1 } else { 2 })
@@ -85,7 +85,7 @@ fn f16_weights_are_those_of_the_checkpoint_in_both_layouts() {
                     n * dropout
                 );
                 let source = Source::open(case.join("adapter_model.safetensors"));
-                let plain = target == Target::Portable;
+                let plain = target != Target::Linux;
                 assert_eq!(
                     (pair[0].role, pair[0].dtype, pair[0].layout),
                     (48, 2, if plain { 1 } else { 2 })
@@ -182,6 +182,8 @@ fn experts_and_sites_are_those_of_the_checkpoint() {
             (Target::Linux, AdapterQuant::F16),
             (Target::Portable, AdapterQuant::F16),
             (Target::Linux, AdapterQuant::F32),
+            (Target::CortexM, AdapterQuant::F16),
+            (Target::Mve, AdapterQuant::F32),
         ] {
             let mut o = options_of(&case);
             (o.target, o.adapter_quant) = (target, Some(quant));
@@ -273,6 +275,10 @@ fn q8_is_within_half_a_step_everywhere() {
         ("peft/case-qwen2-embedding", 128, Target::Linux),
         ("peft/case-six-experts-top3", 32, Target::Portable),
         ("xlora-intent/xlora", 256, Target::Linux),
+        ("peft/case-qwen2-embedding", 64, Target::CortexM),
+        ("peft/case-six-experts-top3", 32, Target::CortexM),
+        ("peft/case-layerwise-top2", 128, Target::Mve),
+        ("xlora-intent/xlora", 64, Target::Mve),
     ] {
         let case = fixtures().join(case);
         let mut o = options_of(&case);
@@ -428,7 +434,11 @@ fn the_core_accepts_and_verifies_every_file() {
             (BaseQuant::Q8, None, 64, Target::Linux),
             (BaseQuant::Q8, None, 32, Target::Portable),
             (BaseQuant::Q8, Some(AdapterQuant::F32), 256, Target::Linux),
+            (BaseQuant::Q8, None, 64, Target::CortexM),
+            (BaseQuant::Q8, None, 128, Target::Mve),
             (BaseQuant::F16, None, 64, Target::Linux),
+            (BaseQuant::F16, Some(AdapterQuant::Q8), 64, Target::CortexM),
+            (BaseQuant::F16, None, 64, Target::Mve),
             (
                 BaseQuant::F16,
                 Some(AdapterQuant::Q8),

@@ -5,7 +5,8 @@ mod common;
 use common::reader::Tensor;
 use pleach::kernels::layout::{Dtype, Layout, packed_b_size, packed_size};
 use pleach_pack::Matrix;
-use pleach_pack::layout::{pack, pack_b};
+use pleach_pack::layout::{pack, pack_b, unpack_q8};
+use pleach_pack::quant::Q8;
 
 /// A small generator (PCG's output function over an LCG): seeds are kept by number.
 struct Random(u64);
@@ -75,9 +76,11 @@ fn every_element_comes_back_from_every_layout() {
         let (rows, cols) = (1 + r.below(40), 1 + r.below(300));
         let group = [32, 64, 128, 256][r.below(4)];
         let m = r.matrix(rows, cols);
-        for layout in [Layout::Rows, Layout::R4K4, Layout::R16K4] {
+        for layout in Layout::ALL {
             for dtype in [Dtype::F16, Dtype::F32] {
                 let p = pack(&m, dtype, layout, group);
+                let layout = p.layout;
+                assert!(layout as u8 <= 3, "floats do not lie in m4 and r4k16");
                 assert_eq!(p.bytes.len(), packed_size(dtype, layout, rows, cols, group));
                 let expected: Vec<f32> = m.data.iter().map(|v| stored(*v, dtype)).collect();
                 assert_eq!(tensor(&p).values(group), expected, "seed {seed}");
@@ -93,6 +96,68 @@ fn every_element_comes_back_from_every_layout() {
     }
 }
 
+/// What comes out of a packed matrix is what went in, and packs to the same bytes in every other layout.
+#[test]
+fn q8_comes_back_from_every_layout() {
+    for seed in 0..400 {
+        let mut r = Random(seed ^ 0x4d34);
+        let (rows, cols) = (1 + r.below(40), 1 + r.below(300));
+        let group = [32, 64, 128, 256][r.below(4)];
+        let m = r.matrix(rows, cols);
+        let given = Q8::new(&m.data, cols, group);
+        for layout in Layout::ALL {
+            let p = pack(&m, Dtype::Q8, layout, group);
+            let back = unpack_q8(&p.bytes, layout, (rows, cols), p.scale_exp, group);
+            let back = back.expect("whole tiles");
+            assert_eq!((&back.q, &back.scales), (&given.q, &given.scales));
+            assert_eq!(back.scale_exp, given.scale_exp);
+            let cut = &p.bytes[..p.bytes.len() - 1];
+            assert!(unpack_q8(cut, layout, (rows, cols), p.scale_exp, group).is_none());
+        }
+    }
+}
+
+/// Tiles by hand: five rows of five columns, weights 10 row + column, alternating in sign, scale 1.
+#[test]
+fn m4_and_r4k16_by_hand() {
+    let weight = |r: usize, k: usize| {
+        let w = (10 * r + k) as f32;
+        if (r + k) % 2 == 1 { -w } else { w }
+    };
+    // The last row's sixth weight makes absmax 127 in each row.
+    let at = |r: usize, k: usize| if k == 5 { 127.0 } else { weight(r, k) };
+    let m = Matrix {
+        rows: 5,
+        cols: 6,
+        data: (0..30).map(|i| at(i / 6, i % 6)).collect(),
+    };
+    let scales = [0x3c00u16; 4].map(u16::to_le_bytes).concat();
+    let p = pack(&m, Dtype::Q8, Layout::R4K16, 32);
+    assert_eq!(p.bytes.len(), 2 * (16 + 64));
+    assert_eq!(p.bytes[..8], scales[..]);
+    assert!(p.bytes[8..16].iter().all(|b| *b == 0));
+    // Row 1 of the first tile: -10 11 -12 13 -14 127, and ten zeros.
+    let row = [-10, 11, -12, 13, -14, 127i8].map(|q| q as u8);
+    assert_eq!(p.bytes[32..38], row);
+    assert!(p.bytes[38..48].iter().all(|b| *b == 0));
+    // The second tile has one row: 40 -41 42 -43 44 127.
+    let row = [40, -41, 42, -43, 44, 127i8].map(|q| q as u8);
+    assert_eq!(p.bytes[80 + 16..80 + 22], row);
+    assert!(p.bytes[80 + 32..].iter().all(|b| *b == 0));
+
+    let p = pack(&m, Dtype::Q8, Layout::M4, 32);
+    assert_eq!(p.bytes.len(), 2 * (16 + 2 * 16));
+    let halfwords = |at: usize| {
+        let b = p.bytes[at..at + 4].as_chunks::<2>().0;
+        [b[0], b[1]].map(i16::from_le_bytes)
+    };
+    // Row 1, columns 0 to 3, then 4 and 5: 256 * 11 - 10, 256 * 13 - 12; 256 * 127 - 14.
+    assert_eq!(halfwords(16 + 4), [2806, 3316]);
+    assert_eq!(halfwords(32 + 4), [32498, 0]);
+    // Row 4 of the second tile: 256 * -41 + 40.
+    assert_eq!(halfwords(48 + 16), [-10456, -10966]);
+}
+
 #[test]
 fn q8_keeps_its_bounds_for_every_magnitude() {
     for seed in 0..1500 {
@@ -100,9 +165,9 @@ fn q8_keeps_its_bounds_for_every_magnitude() {
         let (rows, cols) = (1 + r.below(20), 1 + r.below(200));
         let group = [32, 64, 128, 256][r.below(4)];
         let m = r.matrix(rows, cols);
-        let all =
-            [Layout::Rows, Layout::R4K4, Layout::R16K4].map(|l| pack(&m, Dtype::Q8, l, group));
-        for p in &all {
+        let all = Layout::ALL.map(|l| pack(&m, Dtype::Q8, l, group));
+        for (p, layout) in all.iter().zip(Layout::ALL) {
+            assert_eq!(p.layout, layout);
             assert_eq!(
                 p.bytes.len(),
                 packed_size(Dtype::Q8, p.layout, rows, cols, group)

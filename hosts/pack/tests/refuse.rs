@@ -4,7 +4,6 @@ mod common;
 
 use common::edit::{Checkpoint, refusal};
 use common::{fixtures, options};
-use pleach_pack::Target;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::fs;
@@ -351,13 +350,6 @@ fn options_of_the_command() {
         let e = refusal(&o);
         says(&e.cause, &["--group", &group.to_string()]);
         says(&e.cure, &["32, 64, 128 or 256"]);
-    }
-    for (target, word) in [(Target::CortexM, "cortex-m"), (Target::Mve, "mve")] {
-        let mut o = c.options();
-        o.target = target;
-        let e = refusal(&o);
-        says(&e.cause, &["--for", word, "kernels"]);
-        says(&e.cure, &["portable"]);
     }
     let adapters = |list: &[&str]| {
         let mut o = c.options();

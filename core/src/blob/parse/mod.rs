@@ -181,7 +181,7 @@ impl<'b> Model<'b> {
                     why: "the model has no such class: a new class needs a new classifier",
                 });
             }
-            tri!(check_expert(&self, file.expert().raw(), class as u16));
+            tri!(check_expert(&self, file.expert().data(), class as u16));
             let mut others = tail;
             while let Some((other, more)) = others.split_first() {
                 if other.class() == class {

@@ -23,6 +23,17 @@ pub struct Q8 {
 }
 
 impl Q8 {
+    /// What a file holds, as it is: nothing is rounded, lifted or counted.
+    pub(crate) fn stored(q: Vec<i8>, scales: Vec<u16>, scale_exp: i8, group: usize) -> Self {
+        Self {
+            q,
+            scales,
+            scale_exp,
+            loss: Loss::default(),
+            group: group.max(1),
+        }
+    }
+
     /// Takes int8 values and the f16 scale of each `group` of them as they are. Scales that are subnormal in
     /// f16 are lifted exactly by `scale_exp`; where larger ones leave no room for that they are flushed and
     /// counted.

@@ -95,13 +95,11 @@ impl Base {
             if hash_embedding && item.role == Role::Embed as u16 {
                 hash = hash_of(&self.weights.read(name, rows, cols)?);
             }
-            let (dtype, layout) = if item.rows == 1 && is_vector(item.role) {
-                (Dtype::F32, Layout::Rows)
-            } else if item.role == Role::Embed as u16 && !tied {
-                (storage.base, Layout::Rows)
-            } else {
-                (storage.base, storage.weights)
+            let dtype = match is_vector(item.role) {
+                true => Dtype::F32,
+                false => storage.base,
             };
+            let layout = layout_of(item.role, tied, storage.weights);
             let exact = match dtype {
                 Dtype::Q8 => self.weights.read_q8(name, rows, cols, storage.group)?,
                 _ => None,
@@ -163,6 +161,15 @@ pub(crate) fn hash_of(m: &Matrix) -> u64 {
     h.value()
 }
 
+/// How a tensor of base or classifier lies where weights lie in `weights`: look-ups of a table that is not the head too
+/// read single rows.
+pub(crate) fn layout_of(role: u16, tied: bool, weights: Layout) -> Layout {
+    match is_vector(role) || (role == Role::Embed as u16 && !tied) {
+        true => Layout::Rows,
+        false => weights,
+    }
+}
+
 /// Norm weights and biases are vectors, stored as f32.
 fn is_vector(role: u16) -> bool {
     let norm = [
@@ -174,7 +181,8 @@ fn is_vector(role: u16) -> bool {
     ]
     .iter()
     .any(|r| *r as u16 == role);
-    norm || (Role::Bias as u16..Role::ClassifierWeight as u16).contains(&role)
+    let bias = Role::Bias as u16..Role::ClassifierWeight as u16;
+    norm || bias.contains(&role) || role == Role::ClassifierBias as u16
 }
 
 /// The tensors in the file's order.

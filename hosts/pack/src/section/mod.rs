@@ -8,7 +8,7 @@ pub(crate) mod expert;
 pub(crate) mod text;
 
 use crate::layout::Packed;
-use crate::options::{AdapterQuant, BaseQuant, PackOptions, Progress, Target};
+use crate::options::{AdapterQuant, BaseQuant, PackOptions, Progress};
 use crate::report::Report;
 use crate::write::Section;
 use pleach::blob::format::{TABLE_HEAD_BYTES, TENSOR_ENTRY_BYTES, TensorEntry};
@@ -30,12 +30,8 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// The storage that the options ask for; a target without kernels is refused before.
+    /// The storage that the options ask for.
     pub(crate) fn of(options: &PackOptions) -> Self {
-        let (weights, a) = match options.target {
-            Target::Linux => (Layout::R16K4, Layout::R4K4),
-            _ => (Layout::Rows, Layout::Rows),
-        };
         Self {
             base: match options.quant {
                 BaseQuant::Q8 => Dtype::Q8,
@@ -46,8 +42,8 @@ impl Storage {
                 AdapterQuant::F16 => Dtype::F16,
                 AdapterQuant::F32 => Dtype::F32,
             },
-            weights,
-            a,
+            weights: options.target.weights(),
+            a: options.target.a_panels(),
             group: options.group as usize,
         }
     }

@@ -283,9 +283,14 @@ impl Tensor {
         match self.layout {
             1 => 1,
             2 => 16,
-            3 => 4,
+            3..=5 => 4,
             n => panic!("layout {n}"),
         }
+    }
+
+    /// Columns of a vector of a `q8` tile.
+    fn step(&self) -> usize {
+        if self.layout == 5 { 16 } else { 4 }
     }
 
     fn scale_bytes(&self, group: usize) -> usize {
@@ -298,7 +303,7 @@ impl Tensor {
     fn tile(&self, group: usize) -> usize {
         let lanes = self.lanes();
         match self.dtype {
-            1 => self.scale_bytes(group) + up(self.cols, 4) * lanes,
+            1 => self.scale_bytes(group) + up(self.cols, self.step()) * lanes,
             2 => self.cols * lanes * 2,
             3 => self.cols * lanes * 4,
             n => panic!("dtype {n}"),
@@ -307,13 +312,21 @@ impl Tensor {
 
     /// The stored integer of an element of a `q8` matrix.
     pub fn q(&self, row: usize, col: usize, group: usize) -> i8 {
-        let lanes = self.lanes();
+        let (lanes, step) = (self.lanes(), self.step());
         let at = (row / lanes) * self.tile(group)
             + self.scale_bytes(group)
-            + (col / 4) * 4 * lanes
-            + (row % lanes) * 4
-            + col % 4;
-        self.bytes[at] as i8
+            + (col / step) * step * lanes
+            + (row % lanes) * step
+            + col % step;
+        if self.layout != 4 {
+            return self.bytes[at] as i8;
+        }
+        // h = 256 * odd + even, even the signed low byte.
+        let at = at & !1;
+        let h = i32::from(u16_at(&self.bytes, at) as i16);
+        let even = i32::from(self.bytes[at] as i8);
+        let q = if col % 2 == 0 { even } else { (h - even) / 256 };
+        i8::try_from(q).expect("the packer writes no 128")
     }
 
     /// `[rows][cols]` values.

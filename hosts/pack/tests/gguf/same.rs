@@ -140,7 +140,7 @@ fn q8_0_and_q4_0_are_taken_as_they_are() {
         layer("mlp.up_proj"),
         layer("mlp.down_proj"),
     ];
-    for target in [Target::Linux, Target::Portable] {
+    for target in Target::ALL {
         let mut o = PackOptions::new(gguf("exact.gguf"));
         (o.group, o.target) = (32, target);
         let mut heard = Heard::default();
