@@ -2,6 +2,7 @@
 
 use crate::blob::format::{self, TensorEntry};
 use crate::kernels::layout::{self, B_TILE, Dtype, Layout};
+use crate::kernels::q8::Q8Tile;
 
 /// A `[rows][cols]` matrix in place.
 ///
@@ -126,6 +127,21 @@ impl<'b> Tensor<'b> {
     pub(crate) const fn tile(&self, n: usize) -> Option<&'b [u8]> {
         let bytes = self.tile_bytes();
         format::slice(self.data, n.saturating_mul(bytes), bytes)
+    }
+
+    /// The `n`th tile of a `q8` tensor, cut apart.
+    #[inline(always)]
+    pub(crate) fn q8_tile(&self, n: usize) -> Option<Q8Tile<'b>> {
+        let scales = layout::scale_bytes(self.lanes, self.cols, self.group);
+        let (scales, vectors) = self.tile(n)?.split_at_checked(scales)?;
+        Some(Q8Tile {
+            layout: self.layout,
+            scales,
+            vectors,
+            k: self.cols,
+            group: self.group,
+            pow: crate::math::pow2(self.scale_exp),
+        })
     }
 
     /// Packed bytes that one row's numbers take, for the counters of a row look-up.

@@ -4,13 +4,14 @@
 //! backend needs a horizontal sum; V `[kv_head][pos][d]`, so that lanes are dimensions.
 
 use crate::error::Pass;
-use crate::kernels::scalar::float::{Element, F16, F32};
-use crate::kernels::{Backend, Kernels};
+use crate::kernels::Kernels;
+use crate::kernels::elementwise::place;
+use crate::kernels::float::{Element, F16, F32};
+use crate::kernels::isa::{Isa, Lanes};
 use crate::math::{self, flush};
 use crate::pairs::pairs;
 
-/// Positions in one tile of the K cache.
-pub const LANES: usize = 16;
+pub use crate::kernels::isa::LANES;
 
 /// Positions in one segment of the mix; segments are summed in order.
 pub const SEGMENT: usize = 256;
@@ -58,7 +59,7 @@ pub(crate) struct AttentionJob<'a> {
     pub(crate) kernels: Kernels,
     pub(crate) step: Step,
     pub(crate) columns: &'a [crate::session::Column],
-    /// `[head * head_dim][column]`; [`Step::Score`] only.
+    /// `[head * head_dim / 16][column][16]`; [`Step::Score`] only.
     pub(crate) q: &'a [f32],
     /// `[head][column][context + 1]`; [`Step::Mix`] only.
     pub(crate) scores: &'a [f32],
@@ -74,20 +75,12 @@ pub(crate) struct AttentionJob<'a> {
 }
 
 impl AttentionJob<'_> {
-    /// Head `head`; `out` is `[column][context + 1]` for scores and softmax, `[head_dim][column]` for the mix.
-    pub(crate) fn head(&self, head: usize, out: &mut [f32]) {
-        match self.kernels.backend {
-            Backend::Scalar => self.head_scalar(head, out),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Backend::Avx2(avx2) => avx2.head(self, head, out),
-        }
-    }
-
+    /// Head `head`; `out` is `[column][context + 1]` for scores and softmax, `[column][head_dim]` for the mix.
     #[inline(always)]
-    pub(crate) fn head_scalar(&self, head: usize, out: &mut [f32]) {
+    pub(crate) fn head<I: Isa>(&self, isa: I, head: usize, out: &mut [f32]) {
         match (self.step, self.kv) {
-            (Step::Score, KvType::F32) => self.score::<F32>(head, out),
-            (Step::Score, KvType::F16) => self.score::<F16>(head, out),
+            (Step::Score, KvType::F32) => self.score::<I, F32>(isa, head, out),
+            (Step::Score, KvType::F16) => self.score::<I, F16>(isa, head, out),
             (Step::Softmax, _) => self.softmax(out),
             (Step::Mix, KvType::F32) => self.mix::<F32>(head, out),
             (Step::Mix, KvType::F16) => self.mix::<F16>(head, out),
@@ -112,7 +105,7 @@ impl AttentionJob<'_> {
 
     /// d ascending in one chain from +0, lanes are positions.
     #[inline(always)]
-    fn score<E: Element>(&self, head: usize, out: &mut [f32]) {
+    fn score<I: Isa, E: Element>(&self, isa: I, head: usize, out: &mut [f32]) {
         let n = self.columns.len().max(1);
         let tile_bytes = self.head_dim.saturating_mul(LANES * E::BYTES).max(1);
         let head_bytes = self
@@ -120,8 +113,7 @@ impl AttentionJob<'_> {
             .saturating_mul(self.head_dim)
             .saturating_mul(E::BYTES);
         let at = self.kv_head(head).saturating_mul(head_bytes);
-        let first = head.saturating_mul(self.head_dim).saturating_mul(n);
-        let q = self.q.get(first..).unwrap_or(&[]);
+        let first = head.saturating_mul(self.head_dim);
         for ((c, column), out) in self
             .columns
             .iter()
@@ -134,16 +126,13 @@ impl AttentionJob<'_> {
             let tiles = keys.chunks_exact(tile_bytes);
             let tiles = pairs(tiles, out.chunks_mut(LANES));
             for (tile, out) in tiles.take(len.div_ceil(LANES)) {
-                let mut acc = [0.0f32; LANES];
-                let rows = tile.chunks_exact(LANES * E::BYTES);
-                for (row, q) in rows.zip(q.iter().skip(c).step_by(n)) {
-                    for (acc, k) in acc.iter_mut().zip(row.chunks_exact(E::BYTES)) {
-                        *acc += *q * E::read(k);
-                    }
+                let mut acc = isa.splat(0.0);
+                for (d, row) in tile.chunks_exact(LANES * E::BYTES).enumerate() {
+                    let q = self.q.get(place(first + d, n, c)).copied().unwrap_or(0.0);
+                    acc = acc + isa.splat(q) * E::lanes(isa, row);
                 }
-                for (out, acc) in out.iter_mut().zip(acc) {
-                    *out = flush(acc * self.scale);
-                }
+                let scores = (acc * isa.splat(self.scale)).flush().array();
+                out.iter_mut().zip(scores).for_each(|(o, s)| *o = s);
             }
         }
     }
@@ -164,7 +153,7 @@ impl AttentionJob<'_> {
     /// Lanes are dimensions; t ascending inside segments of 256 positions, segment sums added in order.
     #[inline(always)]
     fn mix<E: Element>(&self, head: usize, out: &mut [f32]) {
-        let n = self.columns.len().max(1);
+        let n = self.columns.len();
         let row_bytes = self.head_dim.saturating_mul(E::BYTES).max(1);
         let head_bytes = self.context.saturating_mul(row_bytes);
         let at = self.kv_head(head).saturating_mul(head_bytes);
@@ -198,11 +187,12 @@ impl AttentionJob<'_> {
                         *total += acc;
                     }
                 }
-                let rows = out.chunks_exact_mut(n).skip(d);
-                for (out, total) in rows.zip(total) {
-                    if let Some(out) = out.get_mut(c) {
-                        *out = flush(total * inverse);
-                    }
+                let at = c.saturating_mul(self.head_dim);
+                let out = out
+                    .get_mut(at..at.saturating_add(self.head_dim))
+                    .unwrap_or(&mut []);
+                for (out, total) in out.iter_mut().skip(d).zip(total) {
+                    *out = flush(total * inverse);
                 }
             }
         }

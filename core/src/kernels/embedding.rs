@@ -2,10 +2,10 @@
 
 use crate::blob::Tensor;
 use crate::error::Error;
+use crate::kernels::BLOCK;
+use crate::kernels::isa::{Acc, Isa, LANES, Task};
 use crate::kernels::layout::{Dtype, q8_weight, scale_bytes};
-use crate::kernels::linear::{LoraTerm, add_deltas};
-use crate::kernels::scalar::Acc;
-use crate::kernels::{BLOCK, UNIT};
+use crate::kernels::lora::{LoraTerm, add_deltas};
 use crate::math::{self, flush};
 use crate::session::cost::Cost;
 
@@ -81,22 +81,29 @@ pub(crate) fn ranks(
     Ok(cost)
 }
 
-/// Adds the deltas of 16 dimensions to `out` `[row][column]`.
-pub(crate) fn add_unit(term: &LoraTerm<'_>, ranks: &[f32], unit: usize, out: &mut [f32]) {
-    let n = term.columns.max(1);
-    for start in (0..term.columns).step_by(BLOCK) {
-        let len = (term.columns - start).min(BLOCK);
-        let mut acc: Acc<UNIT> = [[0.0; BLOCK]; UNIT];
-        let rows = out.chunks_exact_mut(n).skip(unit * UNIT);
-        for (acc, row) in acc.iter_mut().zip(rows) {
-            let row = row.iter().skip(start);
-            acc.iter_mut().zip(row).for_each(|(a, x)| *a = *x);
-        }
-        add_deltas(term, ranks, 0, unit, start, len, &mut acc);
-        let rows = out.chunks_exact_mut(n).skip(unit * UNIT);
-        for (acc, row) in acc.iter().zip(rows) {
-            let row = row.iter_mut().skip(start);
-            row.zip(acc).take(len).for_each(|(x, a)| *x = *a);
+/// Adds the deltas of the table's dimensions to `out` `[unit][column][16]`.
+pub(crate) struct AddDeltas<'a> {
+    pub(crate) term: LoraTerm<'a>,
+    pub(crate) ranks: &'a [f32],
+    pub(crate) out: &'a mut [f32],
+}
+
+impl Task for AddDeltas<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let n = self.term.columns.max(1);
+        let units = self.out.chunks_exact_mut(n.saturating_mul(LANES));
+        for (unit, out) in units.enumerate() {
+            let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
+            for (i, block) in blocks.enumerate() {
+                let columns = (i * BLOCK, block.len());
+                let mut acc: Acc = [[0.0; LANES]; BLOCK];
+                acc.iter_mut().zip(&*block).for_each(|(a, x)| *a = *x);
+                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, &mut acc);
+                block.iter_mut().zip(acc).for_each(|(x, a)| *x = a);
+            }
         }
     }
 }

@@ -2,33 +2,40 @@
 //!
 //! * [`layout`]: how packed rows lie in memory.
 //! * [`panel`]: activations as a kernel reads them.
-//! * `linear`, [`attention`], `embedding`: one driver per operation. A driver walks tiles outside and blocks of at most
-//!   8 columns inside, so that weights are read once a sweep.
-//! * [`scalar`]: micro-kernels in plain Rust. They specify every bit and read every layout; a backend
-//!   with SIMD is a sibling that repeats their operations in lanes. `x86` has AVX2: the scalar source, compiled
-//!   again for wider registers.
+//! * `isa`: what a backend is: 16 lanes of f32, and a few micro-kernels.
+//! * `linear`, `lora`, `float`, `q8`, [`attention`], `elementwise`, `embedding`: one driver per operation, generic
+//!   over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
+//!   once a sweep.
+//! * `scalar`: the specification. The other folders are backends; the table below lists them, best first.
 //! * [`work`]: a range of rows of one operation, and the [`Executor`] that runs it.
 //!
-//! A micro-kernel's name is `operation_dtype_layout_backend[_instruction]`, as `gemv_q8_r16k4_scalar`: the
+//! A micro-kernel's name is `operation_dtype_layout_backend[_instruction]`, as `gemv_q8_r16k4_x86_avx512vnni`: the
 //! key in tables, tests and logs. Where one body serves every layout, the layout is left out.
+//!
+//! **Adding a backend** is a folder with a type that implements `Isa`, and a line in the table. `target_arch` and
+//! `target_feature` stand here and in those folders only.
 
 pub mod attention;
+pub(crate) mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod float;
+pub(crate) mod isa;
 pub mod layout;
 pub(crate) mod linear;
+pub(crate) mod lora;
 pub mod panel;
-pub mod scalar;
+pub(crate) mod q8;
+pub(crate) mod scalar;
 pub mod work;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
 
+pub(crate) use isa::Task;
+pub use isa::{BLOCK, LANES};
 pub use work::{Executor, Inline, Work};
 
-/// Columns that a micro-kernel takes at once.
-pub const BLOCK: usize = 8;
-
-/// Rows of one unit of work in a base matrix.
-pub const UNIT: usize = 16;
+/// Rows of one unit of work in a base matrix: the lanes of a vector.
+pub const UNIT: usize = LANES;
 
 /// Rows of one unit of work in an A panel.
 pub const A_UNIT: usize = 4;
@@ -36,53 +43,77 @@ pub const A_UNIT: usize = 4;
 /// The kernels that this CPU may run: having the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {
-    pub(crate) backend: Backend,
+    backend: Backend,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Backend {
-    Scalar,
+/// From the table: the enum of backends, and what [`Kernels`] asks of each.
+macro_rules! backends {
+    ($($(#[$cfg:meta])* $name:ident: $isa:ty,)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Backend {
+            $($(#[$cfg])* $name($isa),)*
+        }
+
+        impl Kernels {
+            /// The best kernels that the build's target features promise.
+            pub const fn of_build() -> Self {
+                $($(#[$cfg])* if let Some(isa) = <$isa>::of_build() {
+                    return Self { backend: Backend::$name(isa) };
+                })*
+                Self::portable()
+            }
+
+            /// The kernels that the running CPU has, best first.
+            #[cfg(feature = "std")]
+            pub fn available() -> impl Iterator<Item = Self> {
+                let all = [$($(#[$cfg])* <$isa>::detect().map(|isa| Self { backend: Backend::$name(isa) }),)*];
+                all.into_iter().flatten()
+            }
+
+            /// The backend's name, for logs.
+            pub const fn name(self) -> &'static str {
+                match self.backend {
+                    $($(#[$cfg])* Backend::$name(_) => <$isa>::NAME,)*
+                }
+            }
+
+            /// Whether panels have to be expanded for this backend's kernel of `m4` tiles.
+            pub(crate) const fn expands(self) -> bool {
+                match self.backend {
+                    $($(#[$cfg])* Backend::$name(_) => <$isa as isa::Isa>::EXPANDS,)*
+                }
+            }
+
+            /// Runs a task, compiled for the backend.
+            #[inline(always)]
+            pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
+                match self.backend {
+                    $($(#[$cfg])* Backend::$name(isa) => isa.enter(task),)*
+                }
+            }
+        }
+    };
+}
+
+backends! {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    Avx2(x86::Avx2),
+    Avx512Vnni: x86::Avx512Vnni,
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Avx2: x86::Avx2,
+    Scalar: scalar::Scalar,
 }
 
 impl Kernels {
     /// The scalar kernels, which run everywhere and specify every bit.
     pub const fn portable() -> Self {
         Self {
-            backend: Backend::Scalar,
+            backend: Backend::Scalar(scalar::Scalar),
         }
-    }
-
-    /// The best kernels that the build's target features promise.
-    pub const fn of_build() -> Self {
-        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        if let Some(token) = x86::Avx2::of_build() {
-            return Self {
-                backend: Backend::Avx2(token),
-            };
-        }
-        Self::portable()
     }
 
     /// The best kernels that the running CPU has.
     #[cfg(feature = "std")]
     pub fn detect() -> Self {
-        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        if let Some(token) = x86::Avx2::detect() {
-            return Self {
-                backend: Backend::Avx2(token),
-            };
-        }
-        Self::of_build()
-    }
-
-    /// The backend's name, for logs.
-    pub const fn name(&self) -> &'static str {
-        match self.backend {
-            Backend::Scalar => "scalar",
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Backend::Avx2(_) => "avx2",
-        }
+        Self::available().next().unwrap_or(Self::of_build())
     }
 }

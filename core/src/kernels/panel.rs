@@ -1,7 +1,7 @@
 //! Activations as kernels read them: each column contiguous, in f32 and quantised by group.
 
-use crate::kernels::layout::{K_STEP, groups, round_up};
-use crate::math;
+use crate::kernels::layout::{K_PAD, K_STEP, groups, round_up};
+use crate::math::{self, ROUND};
 
 /// amax below 2^-40: the group is 0.
 const FLOOR: u32 = 0x2b80_0000;
@@ -9,8 +9,6 @@ const FLOOR: u32 = 0x2b80_0000;
 const TINY: u32 = 0x0d80_0000;
 /// 2^-20.
 const RELATIVE: f32 = 9.536_743e-7;
-/// 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, ties to even.
-const ROUND: f32 = 12_582_912.0;
 /// The f32 nearest 1/127.
 const INV_127: u32 = 0x3c01_0204;
 
@@ -26,6 +24,21 @@ pub struct PanelColumn<'a> {
     pub sx: &'a [f32],
     /// Sum of `q` per group.
     pub sum: &'a [i32],
+}
+
+impl PanelColumn<'_> {
+    /// No column.
+    pub const EMPTY: Self = Self {
+        q: &[],
+        sx: &[],
+        sum: &[],
+    };
+
+    /// Value `k`; 0 behind the end.
+    #[inline(always)]
+    pub(crate) fn value(&self, k: usize) -> i32 {
+        self.q.get(k).map_or(0, |q| *q as i32)
+    }
 }
 
 /// Inputs of one operation for all columns of a sweep.
@@ -78,7 +91,7 @@ impl<'a> Input<'a> {
         let i = self.index(c);
         let n = groups(self.k, self.group);
         PanelColumn {
-            q: part(self.q, i, self.q_stride, round_up(self.k, K_STEP)),
+            q: part(self.q, i, self.q_stride, round_up(self.k, K_PAD)),
             sx: part(self.sx, i, self.s_stride, n),
             sum: part(self.sum, i, self.s_stride, n),
         }
@@ -92,9 +105,10 @@ fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
 
 /// Quantises one column: per group amax, scale, values, sum (ARITHMETIC.md, *Activation panel*).
 ///
-/// Shapes: `x` `[K]`; `q` `[K padded to 4]`, written; `sx`, `sum` `[groups]`, written. Returns `false` if a
+/// Shapes: `x` `[K]`; `q` `[K padded to 16]`, written; `sx`, `sum` `[groups]`, written. Returns `false` if a
 /// value is not finite; the outputs are then unspecified.
 #[must_use]
+#[inline(always)]
 pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut [i32]) -> bool {
     let group = group.max(K_STEP);
     let parts = x.chunks(group).zip(q.chunks_mut(group));
@@ -114,8 +128,8 @@ pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut
         let cut = math::magnitude(amax * RELATIVE).max(TINY);
         for (x, q) in x.iter().zip(q.iter_mut()) {
             let v = if math::magnitude(*x) < cut { 0.0 } else { *x };
-            let rounded = (v * inv + ROUND) - ROUND;
-            *q = rounded as i8;
+            // The integer stands in the low bits, in two's complement.
+            *q = (v * inv + ROUND).to_bits() as i8;
             *sum += *q as i32;
         }
         *sx = amax * f32::from_bits(INV_127);

@@ -1,7 +1,9 @@
 //! A range of rows of one operation, and where threads plug in.
 
 use crate::kernels::attention::AttentionJob;
-use crate::kernels::linear::{LinearJob, LoraAJob};
+use crate::kernels::isa::{Isa, Task};
+use crate::kernels::linear::LinearJob;
+use crate::kernels::lora::LoraAJob;
 
 /// What one operation computes; shared by all pieces of it.
 #[derive(Clone, Copy)]
@@ -17,7 +19,7 @@ pub(crate) enum Job<'a> {
 /// A range of rows of one operation. It owns the outputs of exactly those rows and runs once, so that
 /// splitting it among threads is safe code.
 ///
-/// Outputs lie as `[row][column]`: a range of rows is one contiguous slice.
+/// Outputs lie unit by unit: a range of rows is one contiguous slice.
 pub struct Work<'a> {
     job: Job<'a>,
     /// First unit of the range.
@@ -81,12 +83,26 @@ impl<'a> Work<'a> {
 
     /// Computes the rows.
     pub fn run(self) {
+        let kernels = match self.job {
+            Job::LoraA(job) => job.kernels,
+            Job::Linear(job) => job.kernels,
+            Job::Attention(job) => job.kernels,
+        };
+        kernels.run(self);
+    }
+}
+
+impl Task for Work<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
         for (i, out) in self.out.chunks_exact_mut(self.unit.max(1)).enumerate() {
             let unit = self.first + i;
             match self.job {
-                Job::LoraA(job) => job.unit(unit, out),
-                Job::Linear(job) => job.unit(unit, out),
-                Job::Attention(job) => job.head(unit, out),
+                Job::LoraA(job) => job.unit(isa, unit, out),
+                Job::Linear(job) => job.unit(isa, unit, out),
+                Job::Attention(job) => job.head(isa, unit, out),
             }
         }
     }

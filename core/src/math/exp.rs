@@ -28,7 +28,7 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 /// Arguments above -2^-25 become +0 first, so no subnormal is ever squared; below -87 the result is +0.
 /// Callers cut earlier: attention at -30, the softmaxes of the scalings at -64. Outside the domain
 /// nothing is promised except that NaN gives NaN, whatever its sign.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let x = if magnitude(x) < TINY { 0.0 } else { x };
     let c = if x < LOWEST { LOWEST } else { x };
@@ -60,7 +60,7 @@ pub fn exp(x: f32) -> f32 {
 /// 1 / (1 + e^-x), within 3 ulp for |x| <= 30 and constant beyond; NaN gives NaN.
 ///
 /// e^-|x| <= 1 serves both signs: x >= 0 gives 1 / (1 + e), else e / (1 + e).
-#[inline]
+#[inline(always)]
 #[expect(
     clippy::manual_clamp,
     reason = "clamp asserts min <= max, and the two selects are the contract"

@@ -10,7 +10,7 @@ const NORMAL_MIN: u32 = 0x3880_0000;
 /// nearest even.
 ///
 /// No subnormal f16 and no infinity comes out. NaN gives a NaN.
-#[inline]
+#[inline(always)]
 pub fn to_f16_cache(x: f32) -> u16 {
     const MAX: f32 = f32::from_bits(RANGE_MAX);
     let x = if magnitude(x) < NORMAL_MIN { 0.0 } else { x };
@@ -24,7 +24,7 @@ pub fn to_f16_cache(x: f32) -> u16 {
 ///
 /// Weights may be subnormal f16 (2^-24 is legal). They are made as 2^-14 * (1 + m/1024) - 2^-14: no operand is
 /// a subnormal f32, so hardware that flushes those agrees.
-#[inline]
+#[inline(always)]
 pub const fn from_f16(bits: u16) -> f32 {
     let magnitude = (bits & 0x7fff) as u32;
     let moved = magnitude << 13;
@@ -39,7 +39,7 @@ pub const fn from_f16(bits: u16) -> f32 {
 }
 
 /// 2^e, exact for -126..=127. The two exponents below, whose powers are subnormal, give +0.
-#[inline]
+#[inline(always)]
 pub const fn pow2(e: i8) -> f32 {
     let biased = e as i32 + 127;
     f32::from_bits(if biased < 0 {

@@ -87,13 +87,13 @@ pub(crate) const RANGE_MAX: u32 = 0x477f_e000;
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// The bits of |x|. They order like the magnitudes; infinity is 0x7f800000 and NaN is above it.
-#[inline]
+#[inline(always)]
 pub const fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
 }
 
 /// Whether `x` is neither infinite nor NaN, by its bits.
-#[inline]
+#[inline(always)]
 pub const fn is_finite(x: f32) -> bool {
     magnitude(x) < INFINITE_FROM
 }
@@ -101,26 +101,26 @@ pub const fn is_finite(x: f32) -> bool {
 /// Replaces |x| < 2^-48 (and -0) by +0; NaN and infinity pass.
 ///
 /// The compare is on integers: a float compare would itself read the subnormal.
-#[inline]
+#[inline(always)]
 pub const fn flush(x: f32) -> f32 {
     if magnitude(x) < FLUSH_BELOW { 0.0 } else { x }
 }
 
 /// Whether `v` is 0 or 2^-24 <= |v| <= 65504: the rule for weights, effective scales and options.
-#[inline]
+#[inline(always)]
 pub const fn in_range(v: f32) -> bool {
     let m = magnitude(v);
     m == 0 || (RANGE_MIN <= m && m <= RANGE_MAX)
 }
 
 /// `x` if it is above 0, else +0 (also for -0 and NaN).
-#[inline]
+#[inline(always)]
 pub const fn relu(x: f32) -> f32 {
     if x > 0.0 { x } else { 0.0 }
 }
 
 /// The correctly rounded square root; NaN below 0.
-#[inline]
+#[inline(always)]
 pub fn sqrt(x: f32) -> f32 {
     libm::sqrtf(x)
 }
@@ -131,14 +131,14 @@ pub fn sqrt(x: f32) -> f32 {
 /// It is the sign-magnitude pattern read as two's complement: `(|bits| ^ s) - s`, s the sign's mask. Zeros are
 /// equal as they are to IEEE compares (and to PEFT), so a -0 can never win or lose a tie in top-k or
 /// argmax by its sign; ties go to the lowest index.
-#[inline]
+#[inline(always)]
 pub const fn ordered_key(x: f32) -> i32 {
     let sign = x.to_bits().cast_signed() >> 31;
     (magnitude(x).cast_signed() ^ sign).wrapping_sub(sign)
 }
 
 /// The value whose [`ordered_key`] is `key`; 0 gives +0. (`i32::MIN`, no value's key, gives -0.)
-#[inline]
+#[inline(always)]
 pub const fn from_ordered_key(key: i32) -> f32 {
     let sign = key >> 31;
     let magnitude = (key ^ sign).wrapping_sub(sign).cast_unsigned();
@@ -146,20 +146,20 @@ pub const fn from_ordered_key(key: i32) -> f32 {
 }
 
 /// The larger of two values by [`ordered_key`]; of two zeros +0, so the order of `a` and `b` never shows.
-#[inline]
+#[inline(always)]
 pub const fn max_ordered(a: f32, b: f32) -> f32 {
     let (a, b) = (ordered_key(a), ordered_key(b));
     from_ordered_key(if b > a { b } else { a })
 }
 
 /// The largest value of a row by [`ordered_key`]; -infinity for an empty one.
-#[inline]
+#[inline(always)]
 pub fn max_row(row: &[f32]) -> f32 {
     max_of(row.iter().copied())
 }
 
 /// [`max_row`] of any values.
-#[inline]
+#[inline(always)]
 fn max_of(values: impl Iterator<Item = f32>) -> f32 {
     from_ordered_key(values.fold(ordered_key(f32::NEG_INFINITY), |m, v| m.max(ordered_key(v))))
 }

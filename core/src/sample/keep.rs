@@ -3,6 +3,8 @@
 //! No sort: the k-th largest key, or the key at which a sum of shares reaches a target, is found digit by digit,
 //! 4 bits a pass from the highest, so in 8 passes over the row, whatever the values are.
 
+use crate::kernels::LANES;
+use crate::kernels::elementwise::place;
 use crate::math::{exp, flush, is_finite, magnitude, max_ordered, ordered_key};
 use crate::sample::{Sampling, argmax_of, rng};
 
@@ -11,42 +13,47 @@ const WEIGHT_BITS: i32 = 40;
 /// Below this, e^z * 2^40 is below 1: the weight is 0 without computing it.
 const LOWEST: f32 = -28.0;
 
-/// A row of logits; later, of the kept tokens' e^z, 0 for the others. Its cells may be a column of `[row][column]`.
+/// A row of logits; later, of the kept tokens' e^z, 0 for the others. Its cells may be a column of a sweep's outputs,
+/// `[row / 16][column][16]`.
 pub(crate) struct Row<'r> {
     cells: &'r mut [f32],
-    stride: usize,
+    columns: usize,
+    column: usize,
     len: usize,
 }
 
 impl<'r> Row<'r> {
     pub(crate) fn new(cells: &'r mut [f32]) -> Self {
         let len = cells.len();
-        Self::strided(cells, 1, len)
+        Self::column(cells, 1, 0, len)
     }
 
-    /// `len` cells, `stride` apart.
-    pub(crate) fn strided(cells: &'r mut [f32], stride: usize, len: usize) -> Self {
+    /// The first `len` rows of a column.
+    pub(crate) fn column(cells: &'r mut [f32], columns: usize, column: usize, len: usize) -> Self {
         Self {
             cells,
-            stride: stride.max(1),
+            columns: columns.max(1),
+            column,
             len,
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = f32> + Clone + '_ {
-        let cells = self.cells.iter().copied();
-        cells.step_by(self.stride.max(1)).take(self.len)
+        let vectors = self.cells.chunks(LANES).skip(self.column);
+        let cells = vectors.step_by(self.columns.max(1)).flatten();
+        cells.take(self.len).copied()
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut f32> {
-        let cells = self.cells.iter_mut();
-        cells.step_by(self.stride.max(1)).take(self.len)
+        let vectors = self.cells.chunks_mut(LANES).skip(self.column);
+        let cells = vectors.step_by(self.columns.max(1)).flatten();
+        cells.take(self.len)
     }
 
     pub(crate) fn get_mut(&mut self, i: u32) -> Option<&mut f32> {
         let i = i as usize;
         (i < self.len)
-            .then_some(i.checked_mul(self.stride)?)
+            .then(|| place(i, self.columns, self.column))
             .and_then(|at| self.cells.get_mut(at))
     }
 
@@ -287,7 +294,7 @@ mod tests {
         }
     }
 
-    /// The kept tokens and their weights are the reference's, in rows that lie contiguous or strided.
+    /// The kept tokens and their weights are the reference's, in rows that lie alone or among columns.
     #[test]
     fn kept_sets_are_those_of_a_sort_in_f64() {
         let mut random = Random(0);
@@ -306,14 +313,12 @@ mod tests {
             }
             compared += 1;
             want.sort_by_key(|(i, _)| *i);
-            let stride = 1 + round % 3;
-            let mut cells: Vec<f32> = std::vec![7.0; n * stride];
-            cells
-                .iter_mut()
-                .step_by(stride)
-                .zip(&logits)
-                .for_each(|(c, l)| *c = *l);
-            let mut row = Row::strided(&mut cells, stride, n);
+            let (columns, column) = (1 + round % 3, round % 2 % (1 + round % 3));
+            let mut cells: Vec<f32> = std::vec![7.0; n.next_multiple_of(LANES) * columns];
+            for (i, l) in logits.iter().enumerate() {
+                cells[place(i, columns, column)] = *l;
+            }
+            let mut row = Row::column(&mut cells, columns, column, n);
             assert!(row.keep(&s));
             let total = row.total() as f64;
             // Weights below 2^-40 are 0: the reference's must then be tiny too.
@@ -329,7 +334,9 @@ mod tests {
             for ((_, got), (_, want)) in got.iter().zip(&want) {
                 assert!((got - want).abs() < 1e-6, "{got} {want} {s:?}");
             }
-            assert!(stride == 1 || cells.iter().skip(1).step_by(stride).all(|c| *c == 7.0));
+            let others = (0..columns).filter(|c| *c != column);
+            let mut others = others.flat_map(|c| (0..n).map(move |i| place(i, columns, c)));
+            assert!(others.all(|at| cells[at] == 7.0));
         }
         assert!(
             compared > 4000,

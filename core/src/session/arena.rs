@@ -5,8 +5,8 @@ use crate::carve::{Carver, part_bytes};
 use crate::error::Error;
 use crate::kernels::UNIT;
 use crate::kernels::attention::LANES;
-use crate::kernels::layout::{K_STEP, groups, round_up};
-use crate::kernels::linear::Choice;
+use crate::kernels::layout::{K_PAD, groups, round_up};
+use crate::kernels::lora::Choice;
 use crate::session::column::Column;
 use crate::session::options::{Caches, LogitsKind, MAX_CONTEXT, SessionOptions, Speculate};
 
@@ -122,7 +122,7 @@ impl Sizes {
             picks: n,
             residual: product(units(c.hidden as usize), n, 1),
             input: product(k, n, 1),
-            panel: product(round_up(k, K_STEP), n, 1),
+            panel: product(round_up(k, K_PAD), n, 1),
             panel_groups: product(groups(k, c.group as usize), n, 1),
             output: max(
                 product(widest, n, 1),
@@ -321,7 +321,7 @@ pub(crate) struct State<'a> {
     pub(crate) columns: &'a mut [Column],
     /// Columns that the classifier or the head works on.
     pub(crate) picks: &'a mut [u16],
-    /// The residual stream `[hidden][n]`.
+    /// The residual stream `[hidden / 16][n][16]`.
     pub(crate) residual: &'a mut [f32],
     /// Input of the next matrices `[n][k]`.
     pub(crate) input: &'a mut [f32],
@@ -329,7 +329,7 @@ pub(crate) struct State<'a> {
     pub(crate) panel: &'a mut [i8],
     pub(crate) panel_scales: &'a mut [f32],
     pub(crate) panel_sums: &'a mut [i32],
-    /// Outputs of matrices `[row][n]`; q, k, v; attention output; gate, up; classifier; logits.
+    /// Outputs of matrices `[row / 16][n][16]`; q, k, v; attention output; gate, up; classifier; logits.
     pub(crate) output: &'a mut [f32],
     /// r-vectors `[rank][n]`.
     pub(crate) ranks: &'a mut [f32],

@@ -1,6 +1,7 @@
 //! What a finished sweep leaves behind: positions, logits, log, guesses.
 
 use crate::error::{Error, Pass};
+use crate::kernels::elementwise;
 use crate::math;
 use crate::sample::{History, Row};
 use crate::session::arena::scalings_row;
@@ -77,11 +78,8 @@ impl Session<'_, '_> {
     }
 
     fn head_logits(&self, slot: usize, picked: usize) -> impl Iterator<Item = f32> + '_ {
-        self.state
-            .output
-            .iter()
-            .skip(slot)
-            .step_by(picked.max(1))
+        elementwise::column(self.state.output, picked, slot)
+            .flatten()
             .take(self.model.config.vocab as usize)
             .copied()
     }
@@ -117,8 +115,8 @@ impl Session<'_, '_> {
     /// The guess for `position` that a column's logits make: the draw that this position will really have, over
     /// the text, and `guess` after it. The logits are scratch then.
     fn draw(&mut self, slot: usize, picked: usize, position: u32, guess: Option<u32>) -> u32 {
-        let cells = self.state.output.get_mut(slot..).unwrap_or(&mut []);
-        let mut row = Row::strided(cells, picked, self.model.config.vocab as usize);
+        let vocab = self.model.config.vocab as usize;
+        let mut row = Row::column(self.state.output, picked, slot, vocab);
         let history = History {
             tokens: self.state.tokens.get(..self.pushed as usize).unwrap_or(&[]),
             marks: START,
@@ -137,7 +135,7 @@ impl Session<'_, '_> {
             self.logits_count = 0;
             0
         };
-        let from = self.state.output.iter().skip(slot).step_by(picked.max(1));
+        let from = elementwise::column(self.state.output, picked, slot).flatten();
         if let Some(to) = self
             .state
             .logits

@@ -2,7 +2,7 @@
 
 use crate::blob::{Model, Site};
 use crate::error::Error;
-use crate::kernels::linear::{Choice, LoraSource, choose};
+use crate::kernels::lora::{Choice, LoraSource, choose};
 use crate::math::flush;
 use crate::session::arena::scalings_row;
 use crate::session::column::{Column, Gates};

@@ -4,9 +4,10 @@ use crate::blob::format::LayerRecord;
 use crate::blob::{Model, Tensor};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{self, LANES};
-use crate::kernels::layout::{groups, round_up};
-use crate::kernels::linear::{LoraSource, LoraTerm};
-use crate::kernels::panel::{self, Input};
+use crate::kernels::elementwise::{self, Act, Norm, Quantise, column_mut, place};
+use crate::kernels::layout::{K_PAD, groups, round_up};
+use crate::kernels::lora::{LoraSource, LoraTerm};
+use crate::kernels::panel::Input;
 use crate::kernels::{UNIT, embedding};
 use crate::math::{self, Sum16, flush};
 use crate::pairs::pairs;
@@ -63,8 +64,7 @@ impl<'m> Machine<'m> {
         let table = self.model.embed().ok_or(Error::Corrupt)?;
         let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
         for (c, column) in columns.iter().enumerate() {
-            let rows = state.residual.chunks_exact_mut(n.max(1));
-            let slots = rows.filter_map(|r| r.get_mut(c));
+            let slots = column_mut(state.residual, n, c).flatten();
             let row = column.input as usize;
             if column.has(Column::EMBEDDING) {
                 let at = row.saturating_mul(hidden);
@@ -100,23 +100,22 @@ impl<'m> Machine<'m> {
             let cost = embedding::ranks(&term, token, state.ranks)?;
             counters.weight_bytes += cost.bytes();
             macs += cost.macs;
-            for unit in 0..hidden.div_ceil(UNIT) {
-                embedding::add_unit(&term, state.ranks, unit, state.residual);
-            }
+            let floats = round_up(hidden, UNIT).saturating_mul(n);
+            self.kernels.run(embedding::AddDeltas {
+                term,
+                ranks: state.ranks,
+                out: state.residual.get_mut(..floats).ok_or(Error::Corrupt)?,
+            });
         }
         let scale = config.embed_scale;
-        for (row, columns_of_row) in state.residual.chunks_exact_mut(n.max(1)).enumerate() {
-            if row >= hidden {
-                break;
-            }
-            for (x, column) in columns_of_row.iter_mut().zip(columns) {
-                let v = if column.has(Column::EMBEDDING) {
-                    *x
-                } else {
-                    *x * scale
-                };
-                *x = flush(v);
-            }
+        for (c, column) in columns.iter().enumerate() {
+            let scale = if column.has(Column::EMBEDDING) {
+                1.0
+            } else {
+                scale
+            };
+            let values = column_mut(state.residual, n, c).flatten().take(hidden);
+            values.for_each(|x| *x = flush(*x * scale));
         }
         counters.macs += macs;
         Ok(macs)
@@ -135,24 +134,17 @@ impl<'m> Machine<'m> {
         let columns = state.columns.get_mut(..n).ok_or(Error::Corrupt)?;
         let inputs = state.input.chunks_exact_mut(hidden.max(1));
         for ((c, column), out) in columns.iter_mut().enumerate().zip(inputs) {
-            let mut squares = Sum16::new();
-            let stream = state.residual.iter().skip(c).step_by(n.max(1));
-            for (i, (out, x)) in out.iter_mut().zip(stream).enumerate() {
-                let x = flush(*x);
-                *out = x;
-                squares.add(i, x * x);
-            }
-            let sum = squares.finish();
-            if !math::is_finite(sum) {
+            let finite = self.kernels.run(Norm {
+                x: elementwise::column(state.residual, n, c),
+                weight: weight.data,
+                eps: self.model.config.rms_eps,
+                out: &mut *out,
+            });
+            if !finite {
                 not_finite(column)?;
             }
             if column.has(Column::DEAD) {
                 out.fill(0.0);
-                continue;
-            }
-            let inv = 1.0 / math::sqrt(sum / hidden as f32 + self.model.config.rms_eps);
-            for (x, w) in out.iter_mut().zip(vector(weight)) {
-                *x = flush((*x * inv) * w);
             }
         }
         counters.weight_bytes += weight.bytes() as u64;
@@ -175,11 +167,9 @@ impl<'m> Machine<'m> {
         for (first, heads, key) in [(0, c.heads, false), (k_at, c.kv_heads, true)] {
             let weight = self.model.head_norm(layer, key).ok_or(Error::Corrupt)?;
             for head in 0..heads as usize {
-                let from = (first + head * dim) * n;
-                let rows = state.output.get_mut(from..from + dim * n);
-                let rows = rows.ok_or(Error::Corrupt)?;
                 for (col, column) in columns.iter_mut().enumerate() {
-                    self.norm_head(rows, col, column, &weight)?;
+                    let place = |i: usize| place(first + head * dim + i, n, col);
+                    self.norm_head(state.output, place, column, &weight)?;
                 }
             }
             counters.weight_bytes += weight.bytes() as u64;
@@ -187,21 +177,18 @@ impl<'m> Machine<'m> {
         Ok((dim * n * 2 * (c.heads + c.kv_heads) as usize) as u64)
     }
 
-    /// One head `[dim][n]` of one column.
+    /// One head of one column; `place(i)` is where value `i` lies.
     fn norm_head(
         &self,
-        rows: &mut [f32],
-        col: usize,
+        values: &mut [f32],
+        place: impl Fn(usize) -> usize,
         column: &mut Column,
         weight: &Tensor<'_>,
     ) -> Result<(), Error> {
-        let (n, dim) = (
-            rows.len().checked_div(weight.cols()).unwrap_or(0),
-            weight.cols(),
-        );
+        let dim = weight.cols();
         let mut squares = Sum16::new();
-        for (i, x) in rows.iter().skip(col).step_by(n.max(1)).enumerate() {
-            let x = flush(*x);
+        for i in 0..dim {
+            let x = flush(*values.get(place(i)).ok_or(Error::Corrupt)?);
             squares.add(i, x * x);
         }
         let sum = squares.finish();
@@ -210,8 +197,8 @@ impl<'m> Machine<'m> {
         }
         let dead = column.has(Column::DEAD);
         let inv = 1.0 / math::sqrt(sum / dim as f32 + self.model.config.rms_eps);
-        let values = rows.iter_mut().skip(col).step_by(n.max(1));
-        for (x, w) in values.zip(vector(weight)) {
+        for (i, w) in (0..dim).zip(vector(weight)) {
+            let x = values.get_mut(place(i)).ok_or(Error::Corrupt)?;
             *x = if dead {
                 0.0
             } else {
@@ -235,8 +222,8 @@ impl<'m> Machine<'m> {
                 let (sin, cos) = math::sincos(column.pos as f32 * f);
                 for (first, heads) in [(0, c.heads as usize), (k_at, c.kv_heads as usize)] {
                     for head in 0..heads {
-                        let lo_at = (first + head * dim + i) * n + col;
-                        let hi_at = lo_at + half * n;
+                        let lo_at = place(first + head * dim + i, n, col);
+                        let hi_at = place(first + head * dim + i + half, n, col);
                         let (Some(&lo), Some(&hi)) =
                             (state.output.get(lo_at), state.output.get(hi_at))
                         else {
@@ -272,7 +259,7 @@ impl<'m> Machine<'m> {
         for (col, column) in columns.iter().enumerate() {
             let pos = column.position();
             let [keys, values] = cache_ranges(self.model, self.options, layer, column.pass());
-            let value = |row: usize| state.output.get(row * n + col).copied().unwrap_or(0.0);
+            let value = |row: usize| state.output.get(place(row, n, col)).copied().unwrap_or(0.0);
             let keys = state.kv.get_mut(keys).ok_or(Error::Corrupt)?;
             for head in 0..heads {
                 for d in 0..dim {
@@ -292,30 +279,34 @@ impl<'m> Machine<'m> {
         Ok((2 * heads * dim * n) as u64)
     }
 
-    /// Attention output `[row][n]` → input `[n][row]`.
+    /// Attention output `[head][n][head_dim]` → input `[n][head][head_dim]`.
     pub(crate) fn gather(&self, state: &mut State<'_>, sweep: &Sweep) -> u64 {
         let n = (sweep.columns as usize).max(1);
-        let width = (self.model.config.heads * self.model.config.head_dim) as usize;
+        let dim = (self.model.config.head_dim as usize).max(1);
+        let width = self.model.config.heads as usize * dim;
         let inputs = state.input.chunks_exact_mut(width.max(1)).take(n);
         for (c, input) in inputs.enumerate() {
-            let from = state.output.iter().skip(c).step_by(n);
-            input.iter_mut().zip(from).for_each(|(x, y)| *x = *y);
+            let heads = state.output.chunks_exact(dim).skip(c).step_by(n);
+            for (x, y) in pairs(input.chunks_exact_mut(dim), heads) {
+                x.copy_from_slice(y);
+            }
         }
         (width * n) as u64
     }
 
-    /// SwiGLU: `(g * sigmoid(g)) * up`, flushed, into the input of the down projection.
+    /// SwiGLU into the input of the down projection.
     pub(crate) fn act(&self, state: &mut State<'_>, sweep: &Sweep) -> u64 {
         let n = (sweep.columns as usize).max(1);
         let width = self.model.config.intermediate as usize;
         let up_at = round_up(width, UNIT) * n;
+        let up = state.output.get(up_at..).unwrap_or(&[]);
         let inputs = state.input.chunks_exact_mut(width.max(1)).take(n);
         for (c, input) in inputs.enumerate() {
-            let gate = state.output.iter().skip(c).step_by(n);
-            let up = state.output.iter().skip(up_at + c).step_by(n);
-            for (x, (g, up)) in input.iter_mut().zip(gate.zip(up)) {
-                *x = flush((*g * math::sigmoid(*g)) * *up);
-            }
+            self.kernels.run(Act {
+                gate: elementwise::column(state.output, n, c),
+                up: elementwise::column(up, n, c),
+                out: input,
+            });
         }
         (width * n * 4) as u64
     }
@@ -332,7 +323,7 @@ impl<'m> Machine<'m> {
         let count = groups(k, group).max(1);
         let values = pairs(
             state.input.chunks_exact(k.max(1)),
-            state.panel.chunks_exact_mut(round_up(k, 4).max(1)),
+            state.panel.chunks_exact_mut(round_up(k, K_PAD).max(1)),
         );
         let scales = pairs(
             state.panel_scales.chunks_exact_mut(count),
@@ -349,7 +340,14 @@ impl<'m> Machine<'m> {
             if !wanted {
                 continue;
             }
-            if !panel::quantise(x, group, q, sx, sum) {
+            let finite = self.kernels.run(Quantise {
+                x,
+                group,
+                q: &mut *q,
+                sx: &mut *sx,
+                sum: &mut *sum,
+            });
+            if !finite {
                 not_finite(column)?;
                 q.fill(0);
                 sx.fill(0.0);
@@ -396,7 +394,7 @@ impl<'m> Machine<'m> {
         let relu = self.model.classifier_relu();
         let inputs = state.scores.chunks_exact_mut(width.max(1)).take(picked);
         for (c, input) in inputs.enumerate() {
-            let from = state.output.iter().skip(c).step_by(picked.max(1));
+            let from = elementwise::column(state.output, picked, c).flatten();
             for (x, y) in input.iter_mut().zip(from) {
                 *x = if relu { math::relu(*y) } else { *y };
             }
@@ -421,7 +419,7 @@ impl<'m> Machine<'m> {
                 .get_mut(at..at.saturating_add(width.saturating_mul(2)))
                 .and_then(|r| r.split_at_mut_checked(width))
                 .ok_or(Error::Corrupt)?;
-            let from = state.output.iter().skip(p).step_by(picked.max(1));
+            let from = elementwise::column(state.output, picked, p).flatten();
             raw.iter_mut().zip(from).for_each(|(s, y)| *s = *y);
             let finite = |row: &[f32]| row.iter().all(|s| math::is_finite(*s));
             let mut sound = finite(raw);
@@ -465,7 +463,7 @@ pub(crate) fn input_of<'a>(
         k,
         group,
         x,
-        q_stride: round_up(k, 4),
+        q_stride: round_up(k, K_PAD),
         s_stride: groups(k, group),
         q,
         sx,

@@ -4,7 +4,8 @@ use crate::blob::{Model, Site};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{AttentionJob, LayerCache, Step};
 use crate::kernels::layout::Dtype;
-use crate::kernels::linear::{Choice, LinearJob, LoraAJob, LoraSource, LoraTerm, Part};
+use crate::kernels::linear::{LinearJob, Part};
+use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm};
 use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{A_UNIT, Executor, Kernels, UNIT, Work};
@@ -182,7 +183,6 @@ impl<'m> Machine<'m> {
                     kernels: self.kernels,
                     parts,
                     input: input_of(self.model, k, inputs, None),
-                    columns: n,
                     term: (sweep.chosen > 0).then_some(LoraTerm {
                         source: LoraSource::Model(self.model, sites),
                         selected: chosen(state.choices, sweep.chosen)?,
@@ -254,7 +254,7 @@ impl<'m> Machine<'m> {
                     0 => input_of(self.model, k, inputs, state.picks.get(..picked)),
                     _ => Input::floats_only(k, state.scores),
                 };
-                let job = LinearJob::plain(self.kernels, weight, Some(bias.data), input, picked);
+                let job = LinearJob::plain(self.kernels, weight, Some(bias.data), input);
                 let rows = linear_rows(&job, k, picked);
                 take(sweep, executor, left, Job::Linear(&job), rows, state.output)
             }
@@ -263,7 +263,7 @@ impl<'m> Machine<'m> {
                 let weight = self.model.head().ok_or(Error::Corrupt)?;
                 let k = weight.cols();
                 let input = input_of(self.model, k, inputs, state.picks.get(..picked));
-                let job = LinearJob::plain(self.kernels, weight, None, input, picked);
+                let job = LinearJob::plain(self.kernels, weight, None, input);
                 let rows = linear_rows(&job, k, picked);
                 take(sweep, executor, left, Job::Linear(&job), rows, state.output)
             }

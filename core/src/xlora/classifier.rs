@@ -3,6 +3,7 @@
 use crate::blob::{Model, Tensor};
 use crate::carve::{Carver, part_bytes};
 use crate::error::{Error, Pass};
+use crate::kernels::elementwise::column;
 use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::LinearJob;
 use crate::kernels::panel::Input;
@@ -181,7 +182,7 @@ impl<'b> XLoraClassifier<'b> {
             for layer in 0..self.depth() {
                 let (weight, bias) = self.layer(layer).ok_or(Error::Corrupt)?;
                 let input = Input::floats_only(weight.cols(), if layer == 0 { x } else { between });
-                let job = LinearJob::plain(cx.kernels, weight, Some(bias), input, n);
+                let job = LinearJob::plain(cx.kernels, weight, Some(bias), input);
                 let to = outputs
                     .get_mut(..job.units() * UNIT * n)
                     .ok_or(Error::Corrupt)?;
@@ -190,7 +191,7 @@ impl<'b> XLoraClassifier<'b> {
                     .run(Work::new(Job::Linear(&job), 0, to, UNIT * n, UNIT, cost));
                 let rows = between.chunks_exact_mut(weight.rows().max(1)).take(n);
                 for (c, row) in rows.enumerate() {
-                    let from = outputs.iter().skip(c).step_by(n.max(1));
+                    let from = column(outputs, n, c).flatten();
                     for (v, o) in row.iter_mut().zip(from) {
                         let last = layer + 1 == self.depth();
                         *v = if self.relu && !last {

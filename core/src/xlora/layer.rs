@@ -3,8 +3,10 @@
 use crate::blob::{Lora, Tensor};
 use crate::carve::{Carver, part_bytes};
 use crate::error::{Error, Pass};
-use crate::kernels::layout::{Dtype, K_STEP, groups, round_up};
-use crate::kernels::linear::{Choice, LinearJob, LoraAJob, LoraSource, LoraTerm, Part, choose};
+use crate::kernels::elementwise::{column, column_mut};
+use crate::kernels::layout::{Dtype, K_PAD, groups, round_up};
+use crate::kernels::linear::{LinearJob, Part};
+use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, choose};
 use crate::kernels::panel::{self, Input};
 use crate::kernels::work::Job;
 use crate::kernels::{A_UNIT, BLOCK, Executor, Kernels, UNIT, Work, embedding};
@@ -126,7 +128,7 @@ impl<'b> XLoraLinearLayer<'b> {
         let n = tokens.min(BLOCK);
         let k = self.weight.cols();
         LinearSizes {
-            q: round_up(k, K_STEP).saturating_mul(n),
+            q: round_up(k, K_PAD).saturating_mul(n),
             groups: groups(k, self.group.unwrap_or(k)).saturating_mul(n),
             gates: GateSizes::of(self.adapters, n),
             out: round_up(self.weight.rows(), UNIT).saturating_mul(n),
@@ -296,7 +298,7 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
         let block_out: &mut [f32] = carver.take(s.out)?;
 
         let group = self.group.unwrap_or(k);
-        let (q_stride, s_stride) = (round_up(k, K_STEP), groups(k, group));
+        let (q_stride, s_stride) = (round_up(k, K_PAD), groups(k, group));
         let blocks = x.chunks(k.saturating_mul(BLOCK).max(1));
         let outputs = y.chunks_mut(out.saturating_mul(BLOCK).max(1));
         for (b, (x, y)) in pairs(blocks, outputs).enumerate() {
@@ -353,7 +355,6 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                     None,
                 ],
                 input,
-                columns: n,
                 term: Some(term),
                 u: parts.ranks,
                 residual: None,
@@ -369,10 +370,10 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
     }
 }
 
-/// `[row][column]` → `[column][row]`.
+/// `[unit][column][16 rows]` → `[column][row]`.
 fn scatter(from: &[f32], n: usize, to: &mut [f32], rows: usize) {
     for (c, to) in to.chunks_exact_mut(rows.max(1)).enumerate() {
-        let column = from.iter().skip(c).step_by(n.max(1));
+        let column = column(from, n, c).flatten();
         to.iter_mut().zip(column).for_each(|(t, v)| *t = *v);
     }
 }
@@ -450,7 +451,7 @@ impl XLoraLayer for XLoraEmbeddingLayer<'_> {
         for (b, (x, y)) in pairs(x.chunks(BLOCK), outputs).enumerate() {
             let n = x.len();
             for (c, token) in x.iter().enumerate() {
-                let slots = block_out.iter_mut().skip(c).step_by(n.max(1));
+                let slots = column_mut(block_out, n, c).flatten();
                 embedding::table_row(&self.weight, *token as usize, slots)?;
             }
             let (count, _) =
@@ -462,9 +463,13 @@ impl XLoraLayer for XLoraEmbeddingLayer<'_> {
                 columns: n,
             };
             embedding::ranks(&term, |c| x.get(c).map(|t| *t as usize), parts.ranks)?;
-            for unit in 0..out.div_ceil(UNIT) {
-                embedding::add_unit(&term, parts.ranks, unit, block_out);
-            }
+            let floats = round_up(out, UNIT).saturating_mul(n);
+            let block_out = block_out.get_mut(..floats).ok_or(Error::Corrupt)?;
+            cx.kernels.run(embedding::AddDeltas {
+                term,
+                ranks: parts.ranks,
+                out: &mut *block_out,
+            });
             block_out.iter_mut().for_each(|v| *v = flush(*v));
             scatter(block_out, n, y, out);
         }

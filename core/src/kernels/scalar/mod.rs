@@ -1,11 +1,100 @@
-//! The specification: micro-kernels in plain Rust that read every layout.
+//! The specification: lanes and micro-kernels in plain Rust that read every layout.
 //!
-//! A later backend repeats these operations in lanes; it may not reorder, fuse or skip one.
+//! A backend repeats these operations in lanes; it may not reorder, fuse or skip one.
 
-pub mod float;
-pub mod q8;
+pub(crate) mod q8;
 
-use crate::kernels::BLOCK;
+use crate::kernels::Task;
+use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
+use crate::kernels::panel::PanelColumn;
+use crate::kernels::q8::Q8Tile;
+use crate::math;
+use core::ops::{Add, Mul};
 
-/// Accumulators of one tile of `R` rows for a block of columns.
-pub type Acc<const R: usize> = [[f32; BLOCK]; R];
+/// The backend that is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scalar;
+
+impl Scalar {
+    pub(crate) const NAME: &str = "scalar";
+
+    pub(crate) const fn of_build() -> Option<Self> {
+        Some(Self)
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) fn detect() -> Option<Self> {
+        Some(Self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn enter<T: Task>(self, task: T) -> T::Output {
+        task.run(self)
+    }
+}
+
+/// 16 floats.
+#[derive(Clone, Copy)]
+pub(crate) struct Array(pub(crate) [f32; LANES]);
+
+impl Add for Array {
+    type Output = Self;
+    #[inline(always)]
+    fn add(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a += b);
+        self
+    }
+}
+
+impl Mul for Array {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a *= b);
+        self
+    }
+}
+
+impl Lanes for Array {
+    #[inline(always)]
+    fn array(self) -> [f32; LANES] {
+        self.0
+    }
+    #[inline(always)]
+    fn flush(self) -> Self {
+        Self(self.0.map(math::flush))
+    }
+}
+
+impl Isa for Scalar {
+    type Lanes = Array;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Array {
+        Array([x; LANES])
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Array {
+        Array(*x)
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u8; 2 * LANES]) -> Array {
+        let mut lanes = [0.0; LANES];
+        for (lane, half) in lanes.iter_mut().zip(x.as_chunks::<2>().0) {
+            *lane = math::from_f16(u16::from_le_bytes(*half));
+        }
+        Array(lanes)
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[u8; LANES]) -> Array {
+        Array(x.map(|b| b as i8 as f32))
+    }
+
+    #[inline(always)]
+    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+        q8::gemv_q8_scalar(tile, columns, lane, acc);
+    }
+}

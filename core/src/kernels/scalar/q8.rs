@@ -1,55 +1,82 @@
 //! `q8` rows: exact integer dots per group, three rounded f32 operations each.
 
-use crate::kernels::BLOCK;
-use crate::kernels::layout::{K_STEP, scale_bytes};
+use crate::kernels::isa::{Acc, BLOCK, LANES};
+use crate::kernels::layout::{K_STEP, Layout, q8_weight};
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::scalar::Acc;
+use crate::kernels::q8::Q8Tile;
 use crate::math;
 use crate::pairs::pairs;
 
-/// `gemv_q8_scalar`: a tile of `R` rows times up to 8 columns.
-///
-/// Shapes: `tile` as packed (scales, then vectors of `[R][4]`); `columns` at most 8 of K each; `acc[r][c]`
-/// is written. Order per row: acc = +0; for g ascending, d = the exact integer sum of q*x, then
-/// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
+/// `gemv_q8_scalar`: a tile times up to 8 columns, as [`Isa::q8`](crate::kernels::isa::Isa::q8) says.
 #[inline(always)]
-pub fn gemv_q8_scalar<const R: usize>(
-    tile: &[u8],
-    k: usize,
-    group: usize,
-    scale_exp: i8,
+pub(crate) fn gemv_q8_scalar(
+    tile: &Q8Tile<'_>,
     columns: &[PanelColumn<'_>],
-    acc: &mut Acc<R>,
+    lane: usize,
+    acc: &mut Acc,
 ) {
-    let Some((scales, vectors)) = tile.split_at_checked(scale_bytes(R, k, group)) else {
-        return;
-    };
-    let pow = math::pow2(scale_exp);
-    let vectors = vectors.as_chunks::<K_STEP>().0;
-    let group = group.max(K_STEP);
-    for (c, column) in columns.iter().enumerate().take(BLOCK) {
+    match tile.layout {
+        Layout::R16K4 => interleaved::<16>(tile, columns, lane, acc),
+        Layout::R4K4 => interleaved::<4>(tile, columns, lane, acc),
+        Layout::Rows => interleaved::<1>(tile, columns, lane, acc),
+        Layout::M4 | Layout::R4K16 => decoded(tile, columns, lane, acc),
+    }
+}
+
+/// Tiles whose vectors are `[R][4]`; plain rows are tiles of one row.
+#[inline(always)]
+fn interleaved<const R: usize>(
+    tile: &Q8Tile<'_>,
+    columns: &[PanelColumn<'_>],
+    lane: usize,
+    acc: &mut Acc,
+) {
+    let vectors = tile.vectors.as_chunks::<K_STEP>().0;
+    let group = tile.group.max(K_STEP);
+    let steps = (group / K_STEP).saturating_mul(R).max(1);
+    for (column, acc) in columns.iter().zip(acc).take(BLOCK) {
         let mut sums = [0.0f32; R];
-        let steps = (group / K_STEP).saturating_mul(R).max(1);
         let tiles = pairs(vectors.chunks(steps), column.q.chunks(group));
-        for ((w, x), (sw, sx)) in
-            tiles.zip(scales.as_chunks::<2>().0.chunks_exact(R).zip(column.sx))
-        {
+        let scales = tile.scales.as_chunks::<2>().0.chunks_exact(R);
+        for ((w, x), (sw, sx)) in tiles.zip(scales.zip(column.sx)) {
             let mut d = [0i32; R];
             for (w, x) in w.chunks_exact(R).zip(x.as_chunks::<K_STEP>().0) {
                 for (d, w) in d.iter_mut().zip(w) {
                     *d += dot4(w, x);
                 }
             }
-            let sx = *sx * pow;
+            let sx = *sx * tile.pow;
             for ((sum, d), sw) in sums.iter_mut().zip(&d).zip(sw) {
                 let sw = math::from_f16(u16::from_le_bytes(*sw));
                 *sum += *d as f32 * (sw * sx);
             }
         }
-        for (row, sum) in acc.iter_mut().zip(sums) {
-            if let Some(v) = row.get_mut(c) {
-                *v = sum;
+        for (out, sum) in acc.iter_mut().skip(lane.min(LANES)).zip(sums) {
+            *out = sum;
+        }
+    }
+}
+
+/// Tiles of any layout, weight by weight: where a file is laid out for other targets.
+fn decoded(tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+    let (rows, step) = (tile.layout.tile_rows(), tile.layout.k_step());
+    let bytes = rows.saturating_mul(step).max(1);
+    let (step, group) = (step.max(1), tile.group.max(K_STEP));
+    for (column, acc) in columns.iter().zip(acc) {
+        for (row, out) in acc.iter_mut().skip(lane).enumerate().take(rows) {
+            let halves = tile.scales.as_chunks::<2>().0.iter().skip(row);
+            let mut sum = 0.0f32;
+            for (g, (sw, sx)) in halves.step_by(rows.max(1)).zip(column.sx).enumerate() {
+                let mut d = 0;
+                for k in (g * group..tile.k).take(group) {
+                    let vector = tile.vectors.chunks_exact(bytes).nth(k / step);
+                    let w = vector.and_then(|v| q8_weight(tile.layout, v, row, k % step));
+                    d += w.unwrap_or(0) * column.value(k);
+                }
+                let sw = math::from_f16(u16::from_le_bytes(*sw));
+                sum += d as f32 * (sw * (*sx * tile.pow));
             }
+            *out = sum;
         }
     }
 }

@@ -1,0 +1,139 @@
+//! Operations over one column at a time: norm, activation, quantised panel.
+
+use crate::kernels::Task;
+use crate::kernels::float::{Element, F32};
+use crate::kernels::isa::{Isa, LANES, Lanes};
+use crate::kernels::panel;
+use crate::math::{self, Sum16, flush};
+
+/// A column of outputs `[unit][column][16 rows]`: its vectors, in the order of the rows.
+#[inline(always)]
+pub(crate) fn column(
+    outputs: &[f32],
+    columns: usize,
+    column: usize,
+) -> impl Iterator<Item = &[f32; LANES]> + Clone {
+    outputs
+        .as_chunks::<LANES>()
+        .0
+        .iter()
+        .skip(column)
+        .step_by(columns.max(1))
+}
+
+/// [`column`], to be written.
+#[inline(always)]
+pub(crate) fn column_mut(
+    outputs: &mut [f32],
+    columns: usize,
+    column: usize,
+) -> impl Iterator<Item = &mut [f32; LANES]> {
+    outputs
+        .as_chunks_mut::<LANES>()
+        .0
+        .iter_mut()
+        .skip(column)
+        .step_by(columns.max(1))
+}
+
+/// Where row `row` of column `column` lies among outputs of `columns` columns.
+pub(crate) const fn place(row: usize, columns: usize, column: usize) -> usize {
+    let vector = (row / LANES).saturating_mul(columns).saturating_add(column);
+    vector.saturating_mul(LANES).saturating_add(row % LANES)
+}
+
+/// The first values of a vector of which only `len` count; the others are 0.
+#[inline(always)]
+fn first(x: &[f32; LANES], len: usize) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes.iter_mut().zip(x).take(len).for_each(|(l, x)| *l = *x);
+    lanes
+}
+
+/// RMSNorm: `(x * inv) * w`, flushed, into `out`. Returns whether the sum of squares is finite.
+pub(crate) struct Norm<'a, X> {
+    /// The column's vectors.
+    pub(crate) x: X,
+    /// f32, little-endian.
+    pub(crate) weight: &'a [u8],
+    pub(crate) eps: f32,
+    pub(crate) out: &'a mut [f32],
+}
+
+impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> bool {
+        let n = self.out.len();
+        let mut squares = isa.splat(0.0);
+        for (out, x) in self.out.chunks_mut(LANES).zip(self.x) {
+            let x = match out.len() {
+                LANES => isa.load(x),
+                len => isa.load(&first(x, len)),
+            }
+            .flush();
+            squares = squares + x * x;
+            out.iter_mut().zip(x.array()).for_each(|(o, x)| *o = x);
+        }
+        let sum = Sum16::from_partials(squares.array()).finish();
+        let inv = isa.splat(1.0 / math::sqrt(sum / n as f32 + self.eps));
+        let weights = self.weight.chunks(4 * LANES);
+        for (out, w) in self.out.chunks_mut(LANES).zip(weights) {
+            let w = F32::lanes(isa, w);
+            match out.as_mut_array::<LANES>() {
+                Some(out) => *out = (isa.load(out) * inv * w).flush().array(),
+                None => {
+                    let mut x = [0.0; LANES];
+                    x.iter_mut().zip(&*out).for_each(|(x, o)| *x = *o);
+                    let y = (isa.load(&x) * inv * w).flush().array();
+                    out.iter_mut().zip(y).for_each(|(o, y)| *o = y);
+                }
+            }
+        }
+        math::is_finite(sum)
+    }
+}
+
+/// SwiGLU: `(g * sigmoid(g)) * up`, flushed.
+pub(crate) struct Act<'a, G, U> {
+    pub(crate) gate: G,
+    pub(crate) up: U,
+    pub(crate) out: &'a mut [f32],
+}
+
+impl<'a, G, U> Task for Act<'_, G, U>
+where
+    G: Iterator<Item = &'a [f32; LANES]>,
+    U: Iterator<Item = &'a [f32; LANES]>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let vectors = self.gate.zip(self.up);
+        for (out, (gate, up)) in self.out.chunks_mut(LANES).zip(vectors) {
+            for (x, (g, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
+                *x = flush((*g * math::sigmoid(*g)) * *up);
+            }
+        }
+    }
+}
+
+/// [`panel::quantise`] of one column.
+pub(crate) struct Quantise<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) group: usize,
+    pub(crate) q: &'a mut [i8],
+    pub(crate) sx: &'a mut [f32],
+    pub(crate) sum: &'a mut [i32],
+}
+
+impl Task for Quantise<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> bool {
+        panel::quantise(self.x, self.group, self.q, self.sx, self.sum)
+    }
+}

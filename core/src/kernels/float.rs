@@ -1,0 +1,171 @@
+//! `f16` and `f32` rows: one chain of multiply and add per row, k ascending.
+
+use crate::blob::Tensor;
+use crate::kernels::A_UNIT;
+use crate::kernels::isa::{Acc, BLOCK, Isa, LANES, Lanes};
+use crate::math;
+
+/// A stored float.
+pub(crate) trait Element {
+    /// Bytes of one.
+    const BYTES: usize;
+    /// The value of the first bytes of `b`; 0 if they are not there.
+    fn read(b: &[u8]) -> f32;
+    /// The first 16 values of `b`; 0 if they are not there.
+    fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes;
+}
+
+/// IEEE half, little-endian.
+pub(crate) struct F16;
+/// IEEE single, little-endian.
+pub(crate) struct F32;
+/// An integer that a scale elsewhere belongs to.
+pub(crate) struct I8;
+
+impl Element for F16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn read(b: &[u8]) -> f32 {
+        b.first_chunk::<2>()
+            .map_or(0.0, |b| math::from_f16(u16::from_le_bytes(*b)))
+    }
+    #[inline(always)]
+    fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes {
+        match b.first_chunk::<{ 2 * LANES }>() {
+            Some(b) => isa.load_f16(b),
+            None => isa.splat(0.0),
+        }
+    }
+}
+
+impl Element for F32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    fn read(b: &[u8]) -> f32 {
+        b.first_chunk::<4>().map_or(0.0, |b| f32::from_le_bytes(*b))
+    }
+    #[inline(always)]
+    fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes {
+        let mut lanes = [0.0; LANES];
+        for (lane, b) in lanes.iter_mut().zip(b.as_chunks::<4>().0) {
+            *lane = f32::from_le_bytes(*b);
+        }
+        isa.load(&lanes)
+    }
+}
+
+impl Element for I8 {
+    const BYTES: usize = 1;
+    #[inline(always)]
+    fn read(b: &[u8]) -> f32 {
+        b.first().map_or(0.0, |b| *b as i8 as f32)
+    }
+    #[inline(always)]
+    fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes {
+        match b.first_chunk::<LANES>() {
+            Some(b) => isa.load_i8(b),
+            None => isa.splat(0.0),
+        }
+    }
+}
+
+/// Rows `first..first + rows` of `w` times up to 8 columns: `acc = acc + w*x`, k ascending from +0.
+#[inline(always)]
+pub(crate) fn gemv_float<I: Isa, E: Element>(
+    isa: I,
+    w: &Tensor<'_>,
+    first: usize,
+    rows: usize,
+    columns: &[&[f32]],
+    acc: &mut Acc,
+) {
+    let lanes = w.lanes.max(1);
+    if lanes == LANES && rows == LANES {
+        if let Some(tile) = w.tile(first / LANES) {
+            by_columns::<I, E>(isa, tile, columns, acc);
+        }
+        return;
+    }
+    // A tile wider than the unit (a transposed matrix) is read row by row.
+    if lanes == A_UNIT {
+        rows_of::<E, A_UNIT>(w, first, rows, columns, acc);
+    } else {
+        rows_of::<E, 1>(w, first, rows, columns, acc);
+    }
+}
+
+#[inline(always)]
+fn by_columns<I: Isa, E: Element>(isa: I, tile: &[u8], columns: &[&[f32]], acc: &mut Acc) {
+    let (mut columns, mut acc) = (columns, &mut acc[..]);
+    loop {
+        let taken = match columns.len() {
+            0 => return,
+            1 => tile_of_16::<I, E, 1>(isa, tile, columns, acc),
+            2 => tile_of_16::<I, E, 2>(isa, tile, columns, acc),
+            3 => tile_of_16::<I, E, 3>(isa, tile, columns, acc),
+            _ => tile_of_16::<I, E, 4>(isa, tile, columns, acc),
+        };
+        let (Some(rest), Some(more)) = (columns.get(taken..), acc.get_mut(taken..)) else {
+            return;
+        };
+        (columns, acc) = (rest, more);
+    }
+}
+
+/// Lanes are rows: a tile is `[k][16]`.
+#[inline(always)]
+fn tile_of_16<I: Isa, E: Element, const C: usize>(
+    isa: I,
+    tile: &[u8],
+    columns: &[&[f32]],
+    acc: &mut [[f32; LANES]],
+) -> usize {
+    let Some(columns) = columns.first_chunk::<C>() else {
+        return C;
+    };
+    let mut sums = [isa.splat(0.0); C];
+    for (k, row) in tile.chunks_exact(LANES * E::BYTES).enumerate() {
+        let w = E::lanes(isa, row);
+        for (sum, column) in sums.iter_mut().zip(columns) {
+            let x = column.get(k).copied().unwrap_or(0.0);
+            *sum = *sum + w * isa.splat(x);
+        }
+    }
+    for (acc, sum) in acc.iter_mut().zip(sums) {
+        *acc = sum.array();
+    }
+    C
+}
+
+/// `R` rows at once, by floats.
+#[inline(always)]
+fn rows_of<E: Element, const R: usize>(
+    w: &Tensor<'_>,
+    first: usize,
+    rows: usize,
+    columns: &[&[f32]],
+    acc: &mut Acc,
+) {
+    let lanes = w.lanes.max(1);
+    let (step, end) = (lanes.saturating_mul(E::BYTES).max(1), first + rows);
+    for row in (first..end.min(w.rows)).step_by(R) {
+        let Some(tile) = w.tile(row / lanes) else {
+            return;
+        };
+        let skip = (row % lanes).saturating_mul(E::BYTES);
+        let mut sums = [[0.0f32; R]; BLOCK];
+        for (k, values) in tile.chunks_exact(step).enumerate() {
+            let mut w = [0.0f32; R];
+            let values = values.get(skip..).unwrap_or(&[]).chunks_exact(E::BYTES);
+            w.iter_mut().zip(values).for_each(|(w, b)| *w = E::read(b));
+            for (sums, column) in sums.iter_mut().zip(columns) {
+                let x = column.get(k).copied().unwrap_or(0.0);
+                sums.iter_mut().zip(&w).for_each(|(sum, w)| *sum += w * x);
+            }
+        }
+        for (acc, sums) in acc.iter_mut().zip(&sums).take(columns.len()) {
+            let to = acc.iter_mut().skip(row - first);
+            to.zip(sums).for_each(|(v, sum)| *v = *sum);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a backend is: 16 lanes of f32, a few micro-kernels, and a way to enter code compiled for its CPU.
+//!
+//! Every operation has one driver, generic over an [`Isa`]. A driver is `#[inline(always)]` down to its loops, and
+//! [`Kernels::run`](crate::Kernels) enters it through a function that has the backend's target features, so that
+//! the compiler uses them for everything in between. A backend writes by hand only what the compiler does not
+//! find: the [`Lanes`] (16 rows, positions or dimensions at once), and rows of `q8`.
+//!
+//! A value of an [`Isa`] is the proof that this CPU has it: detection or the build hands it out, nothing else can
+//! make one. A [`Lanes`] is made by an `Isa` only, so it carries the proof on.
+
+use crate::kernels::panel::PanelColumn;
+use crate::kernels::q8::Q8Tile;
+use core::ops::{Add, Mul};
+
+/// Lanes of a vector: rows of a unit, positions of a tile of keys, dimensions of values.
+pub const LANES: usize = 16;
+
+/// Columns that a micro-kernel takes at once.
+pub const BLOCK: usize = 8;
+
+/// Accumulators of a block of columns: `[column][row]`.
+pub(crate) type Acc = [[f32; LANES]; BLOCK];
+
+/// 16 lanes of f32. Each operation rounds once, like the scalar one.
+pub(crate) trait Lanes: Copy + Add<Output = Self> + Mul<Output = Self> {
+    /// The lanes, in order.
+    fn array(self) -> [f32; LANES];
+    /// [`flush`](crate::math::flush) in each lane.
+    fn flush(self) -> Self;
+}
+
+/// A backend.
+pub(crate) trait Isa: Copy {
+    type Lanes: Lanes;
+
+    /// Whether panels are expanded for this backend's `m4` kernel (see [`panel`](crate::kernels::panel)).
+    const EXPANDS: bool = false;
+
+    fn splat(self, x: f32) -> Self::Lanes;
+    fn load(self, x: &[f32; LANES]) -> Self::Lanes;
+    /// Halves, little-endian; exact, subnormal ones too.
+    fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::Lanes;
+    /// int8, exact.
+    fn load_i8(self, x: &[u8; LANES]) -> Self::Lanes;
+
+    /// Rows `lane..lane + R` of `acc` = the `R` rows of a tile times each of the columns, at most 8.
+    ///
+    /// Order per row: acc = +0; for g ascending, d = the exact integer sum of q*x, then
+    /// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
+    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc);
+}
+
+/// Work that a backend compiles for its CPU. `run` and all that it calls is `#[inline(always)]`.
+pub(crate) trait Task {
+    type Output;
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}

@@ -1,0 +1,188 @@
+//! `q8` rows with AVX2: `maddubs(|w|, sign(x, w))`, exact for every byte (|w| = 128 is fine unsigned).
+
+use super::arch::*;
+use super::{AHEAD, Avx2};
+use crate::kernels::isa::{Acc, LANES};
+use crate::kernels::layout::Layout;
+use crate::kernels::panel::PanelColumn;
+use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
+use crate::kernels::scalar::q8::gemv_q8_scalar;
+
+#[inline(always)]
+pub(super) fn gemv_q8(
+    isa: Avx2,
+    tile: &Q8Tile<'_>,
+    columns: &[PanelColumn<'_>],
+    lane: usize,
+    acc: &mut Acc,
+) {
+    match tile.layout {
+        Layout::R16K4 => by_columns(R16K4(isa), tile, columns, lane, acc),
+        Layout::R4K4 => by_columns(R4K4(isa), tile, columns, lane, acc),
+        _ => gemv_q8_scalar(tile, columns, lane, acc),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R16K4(Avx2);
+
+impl Q8Kernel for R16K4 {
+    const WIDEST: usize = 4;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: the `Avx2` in `self`. The rest is `block`'s invariant.
+        unsafe { gemv_q8_r16k4_x86_avx2(block, acc) }
+    }
+}
+
+/// The exact sums of four products per i32, added to `d`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_dots(d: __m256i, w: __m256i, w_abs: __m256i, x: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(w_abs, _mm256_sign_epi8(x, w));
+    _mm256_add_epi32(d, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+/// # Safety
+///
+/// `block` is sound (see [`Q8Block`]).
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c")]
+#[allow(unsafe_code)]
+unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize>(
+    block: &Q8Block<'_, C>,
+    acc: &mut [[f32; LANES]; C],
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; C];
+    let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
+    let mut steps = block.steps;
+    for g in 0..block.groups {
+        let mut d = [[_mm256_setzero_si256(); 2]; C];
+        let count = steps.min(block.group_steps);
+        steps -= count;
+        for _ in 0..count {
+            // SAFETY: bounds: `count` sums to `block.steps` over the groups; a step is 64 bytes of vectors and 4 of
+            //   each q. align: unaligned loads. A prefetch may go anywhere.
+            unsafe {
+                if C < 4 {
+                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
+                }
+                let low = _mm256_loadu_si256(vectors.cast());
+                let high = _mm256_loadu_si256(vectors.add(32).cast());
+                let (low_abs, high_abs) = (_mm256_abs_epi8(low), _mm256_abs_epi8(high));
+                for (d, q) in d.iter_mut().zip(&mut q) {
+                    let x = _mm256_set1_epi32(q.cast::<i32>().read_unaligned());
+                    d[0] = add_dots(d[0], low, low_abs, x);
+                    d[1] = add_dots(d[1], high, high_abs, x);
+                    *q = q.add(4);
+                }
+                vectors = vectors.add(64);
+            }
+        }
+        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales and an sx per column. align: unaligned.
+        unsafe {
+            let low = _mm256_cvtph_ps(_mm_loadu_si128(scales.cast()));
+            let high = _mm256_cvtph_ps(_mm_loadu_si128(scales.add(16).cast()));
+            scales = scales.add(32);
+            for ((sums, d), sx) in sums.iter_mut().zip(d).zip(&block.sx) {
+                let sx = _mm256_set1_ps(*sx.add(g) * block.pow);
+                for ((sum, d), sw) in sums.iter_mut().zip(d).zip([low, high]) {
+                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(d), _mm256_mul_ps(sw, sx));
+                    *sum = _mm256_add_ps(*sum, scaled);
+                }
+            }
+        }
+    }
+    for (acc, sums) in acc.iter_mut().zip(sums) {
+        // SAFETY: bounds: two times 8 of 16 floats. align: unaligned stores.
+        unsafe {
+            _mm256_storeu_ps(acc.as_mut_ptr(), sums[0]);
+            _mm256_storeu_ps(acc.as_mut_ptr().add(8), sums[1]);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R4K4(Avx2);
+
+impl Q8Kernel for R4K4 {
+    const WIDEST: usize = 4;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: the `Avx2` in `self`. The rest is `block`'s invariant.
+        let sums = unsafe { gemv_q8_r4k4_x86_avx2(block) };
+        for (acc, sums) in acc.iter_mut().zip(sums) {
+            acc.iter_mut()
+                .skip(lane)
+                .zip(sums)
+                .for_each(|(a, s)| *a = s);
+        }
+    }
+}
+
+/// Two steps at once: the low half of a register is one, the high half the next.
+///
+/// # Safety
+///
+/// `block` is sound (see [`Q8Block`]).
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c")]
+#[allow(unsafe_code)]
+unsafe fn gemv_q8_r4k4_x86_avx2<const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+    let mut sums = [_mm_setzero_ps(); C];
+    let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
+    let mut steps = block.steps;
+    let spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    for g in 0..block.groups {
+        let mut d = [_mm256_setzero_si256(); C];
+        let count = steps.min(block.group_steps);
+        steps -= count;
+        for _ in 0..count / 2 {
+            // SAFETY: bounds: two of `count` steps, which sum to `block.steps`; a step is 16 bytes of vectors and 4 of
+            //   each q. align: unaligned loads.
+            unsafe {
+                let w = _mm256_loadu_si256(vectors.cast());
+                let w_abs = _mm256_abs_epi8(w);
+                for (d, q) in d.iter_mut().zip(&mut q) {
+                    let x = _mm256_castsi128_si256(_mm_loadl_epi64(q.cast()));
+                    let x = _mm256_permutevar8x32_epi32(x, spread);
+                    *d = add_dots(*d, w, w_abs, x);
+                    *q = q.add(8);
+                }
+                vectors = vectors.add(32);
+            }
+        }
+        if count % 2 == 1 {
+            // SAFETY: bounds: the last of `count` steps. align: unaligned loads.
+            unsafe {
+                let w = _mm256_zextsi128_si256(_mm_loadu_si128(vectors.cast()));
+                let w_abs = _mm256_abs_epi8(w);
+                for (d, q) in d.iter_mut().zip(&mut q) {
+                    let x = _mm256_set1_epi32(q.cast::<i32>().read_unaligned());
+                    *d = add_dots(*d, w, w_abs, x);
+                    *q = q.add(4);
+                }
+                vectors = vectors.add(16);
+            }
+        }
+        // SAFETY: bounds: `g < groups`, and a group has 4 halves of scales and an sx per column. align: unaligned.
+        unsafe {
+            let sw = _mm_cvtph_ps(_mm_loadl_epi64(scales.cast()));
+            scales = scales.add(8);
+            for ((sum, d), sx) in sums.iter_mut().zip(d).zip(&block.sx) {
+                let d = _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256::<1>(d));
+                let sx = _mm_set1_ps(*sx.add(g) * block.pow);
+                let scaled = _mm_mul_ps(_mm_cvtepi32_ps(d), _mm_mul_ps(sw, sx));
+                *sum = _mm_add_ps(*sum, scaled);
+            }
+        }
+    }
+    sums.map(|sum| {
+        // SAFETY: init: 16 bytes either way, and every bit pattern is a float.
+        unsafe { core::mem::transmute::<__m128, [f32; 4]>(sum) }
+    })
+}

@@ -1,0 +1,188 @@
+//! `q8` rows with VPDPBUSD. It takes one operand unsigned: weights get their sign bit flipped (w + 128), and a group's
+//! sum starts at -128 times the sum of its activations, which the panel holds.
+
+use super::arch::*;
+use super::{AHEAD, Avx512Vnni};
+use crate::kernels::isa::{Acc, LANES};
+use crate::kernels::layout::Layout;
+use crate::kernels::panel::PanelColumn;
+use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
+use crate::kernels::scalar::q8::gemv_q8_scalar;
+
+#[inline(always)]
+pub(super) fn gemv_q8(
+    isa: Avx512Vnni,
+    tile: &Q8Tile<'_>,
+    columns: &[PanelColumn<'_>],
+    lane: usize,
+    acc: &mut Acc,
+) {
+    match tile.layout {
+        Layout::R16K4 => by_columns(R16K4(isa), tile, columns, lane, acc),
+        Layout::R4K4 => by_columns(R4K4(isa), tile, columns, lane, acc),
+        _ => gemv_q8_scalar(tile, columns, lane, acc),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R16K4(Avx512Vnni);
+
+impl Q8Kernel for R16K4 {
+    const WIDEST: usize = 8;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: the `Avx512Vnni` in `self`. The rest is `block`'s invariant.
+        unsafe { gemv_q8_r16k4_x86_avx512vnni(block, acc) }
+    }
+}
+
+/// # Safety
+///
+/// `block` is sound (see [`Q8Block`]).
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[allow(unsafe_code)]
+unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
+    block: &Q8Block<'_, C>,
+    acc: &mut [[f32; LANES]; C],
+) {
+    let flip = _mm512_set1_epi8(i8::MIN);
+    let mut sums = [_mm512_setzero_ps(); C];
+    let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
+    let mut steps = block.steps;
+    for g in 0..block.groups {
+        // Two chains, so that an instruction need not wait for the one before it.
+        // SAFETY: bounds: `g < groups`, and there is a sum per group.
+        let mut even = block
+            .sum
+            .map(|sum| unsafe { _mm512_set1_epi32(-128 * *sum.add(g)) });
+        let mut odd = [_mm512_setzero_si512(); C];
+        let count = steps.min(block.group_steps);
+        steps -= count;
+        for _ in 0..count / 2 {
+            // SAFETY: bounds: two of `count` steps, which sum to `block.steps` over the groups; a step is 64 bytes of
+            //   vectors and 4 of each q. align: unaligned loads. A prefetch may go anywhere.
+            unsafe {
+                if C < 4 {
+                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD + 64).cast());
+                }
+                let w0 = _mm512_xor_si512(_mm512_loadu_si512(vectors.cast()), flip);
+                let w1 = _mm512_xor_si512(_mm512_loadu_si512(vectors.add(64).cast()), flip);
+                for ((even, odd), q) in even.iter_mut().zip(&mut odd).zip(&mut q) {
+                    let x0 = _mm512_set1_epi32(q.cast::<i32>().read_unaligned());
+                    let x1 = _mm512_set1_epi32(q.cast::<i32>().add(1).read_unaligned());
+                    *even = _mm512_dpbusd_epi32(*even, w0, x0);
+                    *odd = _mm512_dpbusd_epi32(*odd, w1, x1);
+                    *q = q.add(8);
+                }
+                vectors = vectors.add(128);
+            }
+        }
+        if count % 2 == 1 {
+            // SAFETY: bounds: the last of `count` steps. align: unaligned loads.
+            unsafe {
+                let w = _mm512_xor_si512(_mm512_loadu_si512(vectors.cast()), flip);
+                for (even, q) in even.iter_mut().zip(&mut q) {
+                    let x = _mm512_set1_epi32(q.cast::<i32>().read_unaligned());
+                    *even = _mm512_dpbusd_epi32(*even, w, x);
+                    *q = q.add(4);
+                }
+                vectors = vectors.add(64);
+            }
+        }
+        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales and an sx per column. align: unaligned.
+        unsafe {
+            let sw = _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()));
+            scales = scales.add(32);
+            for ((sum, d), sx) in sums.iter_mut().zip(even.iter().zip(odd)).zip(&block.sx) {
+                let d = _mm512_cvtepi32_ps(_mm512_add_epi32(*d.0, d.1));
+                let sx = _mm512_set1_ps(*sx.add(g) * block.pow);
+                *sum = _mm512_add_ps(*sum, _mm512_mul_ps(d, _mm512_mul_ps(sw, sx)));
+            }
+        }
+    }
+    for (acc, sum) in acc.iter_mut().zip(sums) {
+        // SAFETY: bounds: 16 of 16 floats. align: unaligned store.
+        unsafe { _mm512_storeu_ps(acc.as_mut_ptr(), sum) };
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R4K4(Avx512Vnni);
+
+impl Q8Kernel for R4K4 {
+    const WIDEST: usize = 8;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: the `Avx512Vnni` in `self`. The rest is `block`'s invariant.
+        let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(block) };
+        for (acc, sums) in acc.iter_mut().zip(sums) {
+            acc.iter_mut()
+                .skip(lane)
+                .zip(sums)
+                .for_each(|(a, s)| *a = s);
+        }
+    }
+}
+
+/// Four steps at once, one in each quarter of a register.
+///
+/// # Safety
+///
+/// `block` is sound (see [`Q8Block`]).
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[allow(unsafe_code)]
+unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+    let flip = _mm512_set1_epi8(i8::MIN);
+    let spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    let mut sums = [_mm_setzero_ps(); C];
+    let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
+    let mut steps = block.steps;
+    for g in 0..block.groups {
+        let mut d = [_mm512_setzero_si512(); C];
+        let mut count = steps.min(block.group_steps);
+        steps -= count;
+        while count > 0 {
+            let taken = count.min(4);
+            count -= taken;
+            let (w_mask, x_mask) = (((1u32 << (4 * taken)) - 1) as u16, (1u8 << taken) - 1);
+            // SAFETY: bounds: the masks take `taken` of `count` steps, which sum to `block.steps` over the groups; a
+            //   step is 16 bytes of vectors and 4 of each q. align: unaligned loads. Where x is 0, w does not matter.
+            unsafe {
+                let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
+                let w = _mm512_xor_si512(w, flip);
+                for (d, q) in d.iter_mut().zip(&mut q) {
+                    let x = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(x_mask, q.cast()));
+                    *d = _mm512_dpbusd_epi32(*d, w, _mm512_permutexvar_epi32(spread, x));
+                    *q = q.add(4 * taken);
+                }
+                vectors = vectors.add(16 * taken);
+            }
+        }
+        // SAFETY: bounds: `g < groups`: 4 halves of scales, and an sx and a sum per column. align: unaligned.
+        unsafe {
+            let sw = _mm_cvtph_ps(_mm_loadl_epi64(scales.cast()));
+            scales = scales.add(8);
+            let columns = block.sx.iter().zip(&block.sum);
+            for ((sum, d), (sx, start)) in sums.iter_mut().zip(d).zip(columns) {
+                let d =
+                    _mm256_add_epi32(_mm512_castsi512_si256(d), _mm512_extracti64x4_epi64::<1>(d));
+                let d = _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256::<1>(d));
+                let d = _mm_add_epi32(d, _mm_set1_epi32(-128 * *start.add(g)));
+                let sx = _mm_set1_ps(*sx.add(g) * block.pow);
+                let scaled = _mm_mul_ps(_mm_cvtepi32_ps(d), _mm_mul_ps(sw, sx));
+                *sum = _mm_add_ps(*sum, scaled);
+            }
+        }
+    }
+    sums.map(|sum| {
+        // SAFETY: init: 16 bytes either way, and every bit pattern is a float.
+        unsafe { core::mem::transmute::<__m128, [f32; 4]>(sum) }
+    })
+}
