@@ -226,7 +226,7 @@ impl From<clap::Error> for Failure {
             (ErrorKind::InvalidSubcommand, _) => {
                 let near = context(ContextKind::SuggestedSubcommand);
                 let cure = if near.is_empty() {
-                    "the commands are pack, inspect, run, chat, trace, plan and bench; without one the demo starts"
+                    "the commands are pack, repack, inspect, run, chat, trace, plan and bench; without one the demo starts"
                         .into()
                 } else {
                     format!("did you mean {near}?")

@@ -1,4 +1,4 @@
-//! `pleach`: packs and inspects X-LoRA models, continues texts and chats with them, traces, plans and measures
+//! `pleach`: packs, repacks and inspects X-LoRA models, continues texts and chats with them, traces, plans and measures
 //! them; without a command it shows a small one.
 //!
 //! Exit codes: 0 done, 1 the machine failed, 2 input or usage was refused, 130 interrupted. Standard error:
@@ -22,6 +22,7 @@ mod plan;
 mod printer;
 mod sampling;
 mod tensors;
+mod written;
 
 use clap::Parser;
 use clap::error::ErrorKind;

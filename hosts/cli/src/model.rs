@@ -5,6 +5,7 @@ use pleach::blob::format::{EXPERT_MAGIC, MAGIC};
 use pleach::tokenizer::Tokenizer;
 use pleach::{Error, ExpertFile, Model};
 use pleach_linux::ModelFile;
+use pleach_pack::Target;
 use std::path::{Path, PathBuf};
 
 /// Maps a file; `make` says how to come by one if it is a folder.
@@ -37,12 +38,40 @@ pub(crate) fn parse<'f>(path: &Path, file: &'f ModelFile) -> Result<Model<'f>> {
     })
 }
 
+/// Whether a file is an expert.
+pub(crate) fn is_expert(bytes: &[u8]) -> bool {
+    bytes.starts_with(&EXPERT_MAGIC)
+}
+
+/// The expert in an expert file.
+pub(crate) fn expert_file<'f>(path: &Path, file: &'f ModelFile) -> Result<ExpertFile<'f>> {
+    let parsed = file.blob().and_then(ExpertFile::parse);
+    parsed.map_err(|e| Failure::core(path.display(), e))
+}
+
+/// The word for whose kernels a file is laid out for.
+pub(crate) fn target_name(target: Option<Target>) -> &'static str {
+    target.map_or("several targets", Target::name)
+}
+
+/// What to tell about a file that another layout would make faster on this machine.
+pub(crate) fn layout_note(path: &Path, model: &Model<'_>) -> Option<String> {
+    let (found, best) = (Target::of(model), Target::of_build());
+    let (name, best_name) = (path.display(), best.name());
+    (found != Some(best)).then(|| {
+        format!(
+            "{name} is laid out for {}; 'pleach repack {name} OUT --for {best_name}' makes it faster here",
+            target_name(found)
+        )
+    })
+}
+
 /// What a file is that is no model file.
 fn kind_of(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let pack = "make a model file with `pleach pack --base DIR -o FILE`";
     if bytes.is_empty() {
         Some(("it is empty", pack))
-    } else if bytes.starts_with(&EXPERT_MAGIC) {
+    } else if is_expert(bytes) {
         Some((
             "it is an expert",
             "pass the model file that it belongs to, and this one with --expert FILE",

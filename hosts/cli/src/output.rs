@@ -165,17 +165,20 @@ pub(crate) fn labelled(label: &str, indent: usize, text: &str, width: usize) -> 
     out
 }
 
-/// The progress bar of `pleach pack`, on standard error if that is a terminal. Notes wait until the end: the
+/// The progress bar of `pleach pack` and `pleach repack`, on standard error if that is a terminal. Notes wait until the end: the
 /// first line of a failure must be its cause.
 pub(crate) struct Bar {
     bar: ProgressBar,
+    what: &'static str,
     pub(crate) notes: Vec<String>,
 }
 
 impl Bar {
-    pub(crate) fn new() -> Self {
+    /// A bar that is not there yet; `what` is being done.
+    pub(crate) fn new(what: &'static str) -> Self {
         Self {
             bar: ProgressBar::hidden(),
+            what,
             notes: Vec::new(),
         }
     }
@@ -196,9 +199,9 @@ impl Bar {
 
 impl pleach_pack::Progress for Bar {
     fn start(&mut self, total_bytes: u64) {
-        let template = "packing {wide_bar} {binary_bytes}/{binary_total_bytes} {eta}";
+        let rest = "{wide_bar} {binary_bytes}/{binary_total_bytes} {eta}";
         self.bar = ProgressBar::new(total_bytes);
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        if let Ok(style) = ProgressStyle::with_template(&format!("{} {rest}", self.what)) {
             self.bar.set_style(style.progress_chars("██░"));
         }
         self.stop_if_asked();

@@ -48,7 +48,8 @@ pub(crate) fn run(options: &Chat) -> Result<()> {
     let mut session = options.session.clone();
     let plan = session.plan(&options.file, &model)?;
     let mut drawing = options.sampling.drawing(&model)?;
-    let notes = plan.notes.iter().chain(&drawing.notes);
+    let layout = model::layout_note(&options.file, &model);
+    let notes = layout.iter().chain(&plan.notes).chain(&drawing.notes);
     let notes: Vec<String> = notes.cloned().collect();
     let context = plan.session.context;
     let tokenizer = model::tokenizer(&options.file, &model)?;

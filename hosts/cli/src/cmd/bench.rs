@@ -3,7 +3,7 @@
 use crate::bench::{self, Work};
 use crate::cmd::run::encode;
 use crate::failure::{BadValue, Failure, Result};
-use crate::model::Files;
+use crate::model::{self, Files};
 use crate::options::{SessionArgs, make_room};
 use crate::output::{self, say};
 use pleach::Model;
@@ -82,7 +82,11 @@ impl Bench {
                 make_room(positions),
             ));
         }
-        plan.notes.iter().for_each(|n| output::note(n));
+        let layout = model::layout_note(&self.file, &model);
+        layout
+            .iter()
+            .chain(&plan.notes)
+            .for_each(|n| output::note(n));
         let threads = self
             .session
             .thread_counts()

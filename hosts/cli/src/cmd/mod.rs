@@ -5,6 +5,7 @@ mod chat;
 mod inspect;
 mod pack;
 mod plan;
+mod repack;
 mod run;
 mod trace;
 
@@ -16,6 +17,7 @@ use crate::failure::Result;
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     Pack(pack::Pack),
+    Repack(repack::Repack),
     Inspect(inspect::Inspect),
     Plan(plan::Plan),
     Bench(bench::Bench),
@@ -28,6 +30,7 @@ impl Command {
     pub(crate) fn run(self) -> Result<()> {
         match self {
             Command::Pack(c) => c.run(),
+            Command::Repack(c) => c.run(),
             Command::Inspect(c) => c.run(),
             Command::Plan(c) => c.run(),
             Command::Bench(c) => c.run(),

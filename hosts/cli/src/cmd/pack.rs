@@ -4,9 +4,8 @@ use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::{self, Busy};
 use crate::model;
 use crate::output::{self, Bar, say};
+use crate::written;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use pleach::{Blob, ExpertFile, Model};
-use pleach_linux::Arena;
 use pleach_pack::{AdapterQuant, BaseQuant, PackOptions, Packed, Report, Target};
 use std::path::{Path, PathBuf};
 
@@ -44,7 +43,9 @@ pub(crate) struct Pack {
     /// Numbers of a row that share a scale
     #[arg(long, value_name = "G", default_value = "64", value_parser = group)]
     group: u32,
-    /// Whose kernels the rows are laid out for; every file runs everywhere
+    /// Whose kernels the rows are laid out for: linux is x86-64 and aarch64, cortex-m is M4, M7 and M33, mve is M55
+    /// and M85 (Helium), portable is all others. Every file runs everywhere, with the same bits; `pleach repack`
+    /// changes it later
     #[arg(long = "for", value_name = "TARGET", default_value = "linux", value_parser = target())]
     target: Target,
     /// The model file to write
@@ -84,27 +85,23 @@ fn group(text: &str) -> std::result::Result<u32, BadValue> {
     }
 }
 
-fn target() -> impl TypedValueParser<Value = Target> {
-    let all = [
-        Target::Linux,
-        Target::CortexM,
-        Target::Mve,
-        Target::Portable,
-    ];
-    PossibleValuesParser::new(all.map(Target::name))
-        .map(move |v| all.into_iter().find(|t| t.name() == v).unwrap_or_default())
+/// The values of `--for`.
+pub(super) fn target() -> impl TypedValueParser<Value = Target> {
+    let named = |v: String| Target::ALL.into_iter().find(|t| t.name() == v);
+    PossibleValuesParser::new(Target::ALL.map(Target::name))
+        .map(move |v| named(v).unwrap_or_default())
 }
 
 impl Pack {
     pub(crate) fn run(self) -> Result<()> {
-        let mut bar = Bar::new();
+        let mut bar = Bar::new("packing");
         let busy = Busy::new();
         let packed = self.pack(&mut bar);
         bar.clear();
         let packed = packed?;
         match &self.expert_only {
-            Some(_) => verify_expert(&self.output, &packed.bytes)?,
-            None => verify(&self.output, &packed.bytes)?,
+            Some(_) => written::expert(&self.output, &packed.bytes)?,
+            None => written::model(&self.output, &packed.bytes)?,
         }
         // The last place to stop: nothing is written yet.
         if interrupt::asked() {
@@ -169,45 +166,6 @@ impl Pack {
             bar,
         )?)
     }
-}
-
-/// Reads an expert file's header back; its panels are checked with the model that they are for.
-fn verify_expert(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut arena = Arena::new(bytes.len()).map_err(Failure::memory)?;
-    let copy = arena.bytes().split_at_mut(bytes.len()).0;
-    copy.copy_from_slice(bytes);
-    let parsed = Blob::new(copy).and_then(ExpertFile::parse);
-    parsed.map(|_| ()).map_err(|e| mistake(path, e))
-}
-
-/// Reads the file back as a session would, and every value in it.
-fn verify(path: &Path, bytes: &[u8]) -> Result<()> {
-    let check = |bytes| {
-        Blob::new(bytes)
-            .and_then(Model::parse)
-            .and_then(|m| m.verify())
-    };
-    let checked = match Blob::new(bytes) {
-        Ok(_) => check(bytes),
-        // Rare: an allocation that is not aligned for use in place.
-        Err(_) => {
-            let mut arena = Arena::new(bytes.len()).map_err(Failure::memory)?;
-            let copy = arena.bytes().split_at_mut(bytes.len()).0;
-            copy.copy_from_slice(bytes);
-            check(copy)
-        }
-    };
-    checked.map_err(|e| mistake(path, e))
-}
-
-fn mistake(path: &Path, e: pleach::Error) -> Failure {
-    Failure::machine(
-        format!(
-            "{}: what was packed does not pass its own checks: {e}",
-            path.display()
-        ),
-        "this is a mistake in pleach: please report it",
-    )
 }
 
 fn summary(path: &Path, report: &Report) -> Result<()> {

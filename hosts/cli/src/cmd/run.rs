@@ -63,7 +63,8 @@ impl Run {
         let tokenizer = model::tokenizer(&self.file, &model)?;
         let context = plan.session.context;
         let (source, prompt) = self.prompt(&tokenizer, context as usize)?;
-        let notes = plan.notes.iter().chain(&drawing.notes);
+        let layout = model::layout_note(&self.file, &model);
+        let notes = layout.iter().chain(&plan.notes).chain(&drawing.notes);
         notes.for_each(|n| output::note(n));
 
         let mut arena = Arena::new(model.arena_bytes(&plan.session)).map_err(Failure::memory)?;

@@ -2,7 +2,7 @@
 
 use crate::failure::{BadValue, Failure, Result};
 use crate::interrupt::{self, Busy};
-use crate::model::Files;
+use crate::model::{self, Files};
 use crate::options::{SessionArgs, make_room, token_count};
 use crate::output::{self, say};
 use crate::sampling::stop_tokens;
@@ -56,7 +56,11 @@ impl Trace {
         let model = files.model(&experts)?;
         let mut plan = self.session.plan(&self.file, &model)?;
         self.check(&model, plan.session.context as usize)?;
-        plan.notes.iter().for_each(|n| output::note(n));
+        let layout = model::layout_note(&self.file, &model);
+        layout
+            .iter()
+            .chain(&plan.notes)
+            .for_each(|n| output::note(n));
         let stop = if self.stop_at_eos {
             stop_tokens(&model)
         } else {

@@ -2,6 +2,7 @@
 
 use super::{Inspection, kind};
 use pleach::blob::format::{LayerRecord, NO_TOKEN, VERSION};
+use pleach_pack::Target;
 use serde_json::{Value, json};
 
 /// The inspection as one JSON object.
@@ -14,6 +15,7 @@ pub(crate) fn json(x: &Inspection<'_>, name: &str) -> Value {
         "file": name,
         "format": VERSION,
         "bytes": x.model.file_len(),
+        "for": x.target.map(Target::name),
         "config": {
             "hidden": c.hidden,
             "layers": c.layers,

@@ -16,10 +16,13 @@ use pleach::blob::format::{
     TensorEntry,
 };
 use pleach::kernels::layout::{Dtype, Layout, groups};
+use pleach_pack::Target;
 
 /// What a model file is made of.
 pub(crate) struct Inspection<'b> {
     pub(crate) model: Model<'b>,
+    /// Whose kernels it is laid out for; `None` if layouts are mixed.
+    pub(crate) target: Option<Target>,
     pub(crate) sections: Vec<SectionEntry>,
     /// Tensors by part, dtype and layout.
     pub(crate) tensors: Vec<Group>,
@@ -124,6 +127,7 @@ impl<'b> Inspection<'b> {
                 .collect(),
             errors: errors::Errors::of(&model),
             verified: model.verify(),
+            target: Target::of(&model),
             model,
         }
     }

@@ -1,6 +1,7 @@
 //! An inspection for people.
 
 use super::{Inspection, kind};
+use crate::model::target_name;
 use crate::output::{bytes, count, labelled};
 use pleach::blob::format::{LayerRecord, NO_TOKEN};
 use std::fmt::Write;
@@ -15,7 +16,11 @@ pub(crate) fn text(x: &Inspection<'_>, name: &str, width: usize) -> String {
     };
     line(
         "file",
-        &format!("{name}, {}", bytes(x.model.file_len() as u64)),
+        &format!(
+            "{name}, {}, laid out for {}",
+            bytes(x.model.file_len() as u64),
+            target_name(x.target)
+        ),
     );
     line("base", &base(x));
     line("attention", &attention(x));
