@@ -21,8 +21,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
 
 /// What runs a piece, by its number; lives in the leader's frame.
 struct Job<'a>(&'a (dyn Fn(usize) + Sync));
@@ -38,6 +38,9 @@ struct Shared {
     job: Line<AtomicPtr<Job<'static>>>,
     /// By worker: it has given up waiting, and must be woken.
     asleep: Box<[AtomicBool]>,
+    /// Whom the last piece wakes, if the leader has given up waiting.
+    leader: Mutex<Option<Thread>>,
+    leader_asleep: AtomicBool,
     stop: AtomicBool,
     /// What the first panic of the present job carried.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -58,6 +61,8 @@ impl Team {
             unfinished: Line(AtomicUsize::new(0)),
             job: Line(AtomicPtr::new(ptr::null_mut())),
             asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            leader: Mutex::new(None),
+            leader_asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
             patience,
@@ -107,13 +112,9 @@ impl Team {
         shared.unclaimed.0.store(count, Ordering::SeqCst);
         self.wake(wake.min(pieces - 1));
         while shared.run_one() {}
-        let mut wait = Backoff::new(shared.patience);
-        // Acquire: what the pieces wrote is visible once the last of them is counted.
-        while shared.unfinished.0.load(Ordering::Acquire) > 0 {
-            wait.turn();
-        }
+        shared.wait_for_the_rest();
         std::mem::forget(no_way_out);
-        if let Some(payload) = shared.first_panic().take() {
+        if let Some(payload) = lock(&shared.panic).take() {
             panic::resume_unwind(payload);
         }
     }
@@ -202,21 +203,51 @@ impl Shared {
         let job = unsafe { &*self.job.0.load(Ordering::Relaxed) };
         let run = AssertUnwindSafe(|| (job.0)(piece));
         if let Err(payload) = panic::catch_unwind(run) {
-            let mut first = self.first_panic();
+            let mut first = lock(&self.panic);
             match *first {
                 None => *first = Some(payload),
                 // Not dropped: a payload's own drop may panic.
                 Some(_) => std::mem::forget(payload),
             }
         }
-        // Release: what the piece wrote, for the leader.
-        self.unfinished.0.fetch_sub(1, Ordering::Release);
+        // Release: what the piece wrote, for the leader. SeqCst: as for `asleep`, the leader's side is below.
+        let was_last = self.unfinished.0.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last && self.leader_asleep.load(Ordering::SeqCst) {
+            self.leader_asleep.store(false, Ordering::SeqCst);
+            lock(&self.leader).iter().for_each(Thread::unpark);
+        }
         true
     }
 
-    fn first_panic(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn Any + Send>>> {
-        self.panic.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The leader's wait until all pieces are done. It sleeps where that takes long: another program has a
+    /// worker's CPU, and may have this one.
+    fn wait_for_the_rest(&self) {
+        let mut wait = Backoff::new(self.patience);
+        // Acquire: what the pieces wrote is visible once the last of them is counted.
+        while self.unfinished.0.load(Ordering::Acquire) > 0 {
+            if wait.turn() {
+                return self.sleep_until_done();
+            }
+        }
     }
+
+    fn sleep_until_done(&self) {
+        *lock(&self.leader) = Some(thread::current());
+        loop {
+            // Anew each time: a worker that finished an earlier job may clear it late.
+            self.leader_asleep.store(true, Ordering::SeqCst);
+            if self.unfinished.0.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            thread::park();
+        }
+        self.leader_asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Nothing panics under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends the process if it is dropped, which only unwinding does.
@@ -272,6 +303,8 @@ mod tests {
         for round in 1..=2000 {
             let slots: Vec<_> = values.iter_mut().map(|v| Mutex::new(Some(v))).collect();
             team.run(slots.len(), usize::MAX, &|n| {
+                // Long enough that the workers get some.
+                (0..100).for_each(|_| std::hint::spin_loop());
                 if let Some(v) = slots[n].lock().unwrap().take() {
                     *v += n as u64 + round;
                 }
@@ -293,6 +326,24 @@ mod tests {
             let both = std::sync::Barrier::new(2);
             team.run(2, 1, &|_| {
                 both.wait();
+            });
+        }
+    }
+
+    /// The worker's piece outlasts the leader's patience.
+    #[test]
+    fn a_leader_that_waits_long_is_woken() {
+        let mut team = team(1);
+        let shared = Arc::clone(&team.shared);
+        let me = thread::current().id();
+        for _ in 0..20 {
+            let both = std::sync::Barrier::new(2);
+            team.run(2, 1, &|_| {
+                both.wait();
+                let waits = || shared.leader_asleep.load(Ordering::SeqCst);
+                while thread::current().id() != me && !waits() {
+                    thread::yield_now();
+                }
             });
         }
     }
