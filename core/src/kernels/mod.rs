@@ -23,6 +23,8 @@ pub(crate) mod isa;
 pub mod layout;
 pub(crate) mod linear;
 pub(crate) mod lora;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod neon;
 pub mod panel;
 pub(crate) mod q8;
 pub(crate) mod scalar;
@@ -100,6 +102,12 @@ backends! {
     Avx512Vnni: x86::Avx512Vnni,
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     Avx2: x86::Avx2,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    I8mm: neon::I8mm,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    DotProd: neon::DotProd,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Neon: neon::Neon,
     Scalar: scalar::Scalar,
 }
 

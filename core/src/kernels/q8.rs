@@ -29,6 +29,8 @@ pub(crate) struct Q8Block<'a, const C: usize> {
     pub(crate) vectors: *const u8,
     pub(crate) q: [*const i8; C],
     pub(crate) sx: [*const f32; C],
+    /// For backends whose instruction takes one operand unsigned.
+    #[allow(dead_code)]
     pub(crate) sum: [*const i32; C],
     pub(crate) steps: usize,
     pub(crate) groups: usize,
@@ -66,14 +68,14 @@ impl<'a, const C: usize> Q8Block<'a, C> {
 
 /// A micro-kernel over a number of columns that is known when it is compiled.
 pub(crate) trait Q8Kernel: Copy {
-    /// Columns that it takes at once: 4 or 8.
+    /// Columns that it takes at once: 2, 4 or 8.
     const WIDEST: usize;
 
     /// Writes rows `lane..lane + R` of each column of `acc`.
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]);
 }
 
-/// Runs a micro-kernel over up to 8 columns: 1, 2, 3, 4 or, if it can, 8 at once.
+/// Runs a micro-kernel over up to 8 columns: 1, 2, if it can 3, 4 or 8 at once.
 #[inline(always)]
 pub(crate) fn by_columns<'a, K: Q8Kernel>(
     kernel: K,
@@ -87,7 +89,7 @@ pub(crate) fn by_columns<'a, K: Q8Kernel>(
         let taken = match columns.len() {
             0 => return,
             1 => take::<K, 1>(kernel, tile, columns, lane, acc),
-            2 => take::<K, 2>(kernel, tile, columns, lane, acc),
+            n if n == 2 || K::WIDEST < 4 => take::<K, 2>(kernel, tile, columns, lane, acc),
             3 => take::<K, 3>(kernel, tile, columns, lane, acc),
             n if n < 8 || K::WIDEST < 8 => take::<K, 4>(kernel, tile, columns, lane, acc),
             _ => take::<K, 8>(kernel, tile, columns, lane, acc),

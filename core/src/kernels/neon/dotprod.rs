@@ -1,0 +1,203 @@
+//! Dots by SDOT: four rows of a step times the four bytes of one element of x.
+
+use super::DotProd;
+use super::q8::{Dots, Family, prefetch, rows_of_4, rows_of_16};
+use crate::kernels::isa::LANES;
+use crate::kernels::q8::Q8Block;
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+#[allow(unsafe_code)]
+impl Family for DotProd {
+    const WIDEST: usize = 4;
+
+    #[inline(always)]
+    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: `self`. The rest is the caller's.
+        unsafe { gemv_q8_r16k4_neon_dotprod(block, acc) }
+    }
+
+    #[inline(always)]
+    unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+        // SAFETY: cpu: `self`. The rest is the caller's.
+        unsafe { gemv_q8_r4k4_neon_dotprod(block) }
+    }
+}
+
+/// # Safety
+///
+/// `block` is a sound block of `r16k4`.
+#[inline(never)]
+#[target_feature(enable = "neon,dotprod")]
+#[allow(unsafe_code)]
+pub(super) unsafe fn gemv_q8_r16k4_neon_dotprod<const C: usize>(
+    block: &Q8Block<'_, C>,
+    acc: &mut [[f32; LANES]; C],
+) {
+    // SAFETY: cpu: the features of this function. The rest is the caller's.
+    unsafe { rows_of_16::<Sdot, C>(block, acc) }
+}
+
+/// # Safety
+///
+/// `block` is a sound block of `r4k4`.
+#[inline(never)]
+#[target_feature(enable = "neon,dotprod")]
+#[allow(unsafe_code)]
+pub(super) unsafe fn gemv_q8_r4k4_neon_dotprod<const C: usize>(
+    block: &Q8Block<'_, C>,
+) -> [[f32; 4]; C] {
+    // SAFETY: cpu: the features of this function. The rest is the caller's.
+    unsafe { rows_of_4::<Sdot, C>(block) }
+}
+
+/// `d[i] + sum of w[4 i + j] * x[4 L + j]`: `vdotq_laneq_s32`, which is not stable.
+///
+/// # Safety
+///
+/// The CPU has the instruction.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn sdot<const L: i32>(d: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let mut d = d;
+    // SAFETY: cpu: the caller. It touches no memory and no flags.
+    unsafe {
+        asm!(
+            "sdot {d:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]",
+            d = inlateout(vreg) d,
+            w = in(vreg) w,
+            x = in(vreg) x,
+            lane = const L,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    d
+}
+
+/// A step of 16 rows, with element `L` of each x.
+///
+/// # Safety
+///
+/// There are 64 bytes of `w`, and the CPU has SDOT.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn step<const L: i32, const C: usize>(
+    d: &mut [[int32x4_t; 4]; C],
+    w: &mut *const u8,
+    x: &[int8x16_t; C],
+) {
+    // SAFETY: cpu, bounds: the caller. align: loads by bytes.
+    unsafe {
+        if C < 4 {
+            prefetch(*w);
+        }
+        let v = vld1q_s8_x4(w.cast());
+        *w = w.add(64);
+        for (d, x) in d.iter_mut().zip(x) {
+            d[0] = sdot::<L>(d[0], v.0, *x);
+            d[1] = sdot::<L>(d[1], v.1, *x);
+            d[2] = sdot::<L>(d[2], v.2, *x);
+            d[3] = sdot::<L>(d[3], v.3, *x);
+        }
+    }
+}
+
+/// Loads the next 16 bytes of each column.
+///
+/// # Safety
+///
+/// They are there, and the CPU has NEON.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn load_16<const C: usize>(q: &mut [*const i8; C]) -> [int8x16_t; C] {
+    // SAFETY: cpu, bounds: the caller. align: loads by bytes.
+    unsafe {
+        let mut x = [vdupq_n_s8(0); C];
+        for (x, q) in x.iter_mut().zip(q) {
+            *x = vld1q_s8(*q);
+            *q = q.add(16);
+        }
+        x
+    }
+}
+
+/// Loads the next 4 bytes of each column.
+///
+/// # Safety
+///
+/// They are there, and the CPU has NEON.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn load_4<const C: usize>(q: &mut [*const i8; C]) -> [int8x16_t; C] {
+    // SAFETY: cpu, bounds: the caller. align: an unaligned read.
+    unsafe {
+        let mut x = [vdupq_n_s8(0); C];
+        for (x, q) in x.iter_mut().zip(q) {
+            *x = vreinterpretq_s8_s32(vdupq_n_s32(q.cast::<i32>().read_unaligned()));
+            *q = q.add(4);
+        }
+        x
+    }
+}
+
+struct Sdot;
+
+#[allow(unsafe_code)]
+impl Dots for Sdot {
+    #[inline(always)]
+    unsafe fn r16<const C: usize>(
+        w: &mut *const u8,
+        q: &mut [*const i8; C],
+        steps: usize,
+    ) -> [[int32x4_t; 4]; C] {
+        // SAFETY: cpu, bounds: the caller: `steps` steps of 64 bytes of `w` and 4 of each q.
+        unsafe {
+            let mut d = [[vdupq_n_s32(0); 4]; C];
+            for _ in 0..steps / 4 {
+                let x = load_16(q);
+                step::<0, C>(&mut d, w, &x);
+                step::<1, C>(&mut d, w, &x);
+                step::<2, C>(&mut d, w, &x);
+                step::<3, C>(&mut d, w, &x);
+            }
+            for _ in 0..steps % 4 {
+                let x = load_4(q);
+                step::<0, C>(&mut d, w, &x);
+            }
+            d
+        }
+    }
+
+    /// Two chains, so that an instruction need not wait for the one before it.
+    #[inline(always)]
+    unsafe fn r4<const C: usize>(
+        w: &mut *const u8,
+        q: &mut [*const i8; C],
+        steps: usize,
+    ) -> [int32x4_t; C] {
+        // SAFETY: cpu, bounds: the caller: `steps` steps of 16 bytes of `w` and 4 of each q. align: loads by bytes.
+        unsafe {
+            let mut d = [[vdupq_n_s32(0); 2]; C];
+            for _ in 0..steps / 4 {
+                let x = load_16(q);
+                let v = vld1q_s8_x4(w.cast());
+                *w = w.add(64);
+                for (d, x) in d.iter_mut().zip(x) {
+                    d[0] = sdot::<0>(d[0], v.0, x);
+                    d[1] = sdot::<1>(d[1], v.1, x);
+                    d[0] = sdot::<2>(d[0], v.2, x);
+                    d[1] = sdot::<3>(d[1], v.3, x);
+                }
+            }
+            for _ in 0..steps % 4 {
+                let x = load_4(q);
+                let v = vld1q_s8(w.cast());
+                *w = w.add(16);
+                for (d, x) in d.iter_mut().zip(x) {
+                    d[0] = sdot::<0>(d[0], v, x);
+                }
+            }
+            d.map(|[a, b]| vaddq_s32(a, b))
+        }
+    }
+}

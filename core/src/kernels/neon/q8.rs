@@ -1,0 +1,206 @@
+//! `q8` rows: what the backends share is all but the integer dots of a group.
+
+use super::lanes::widen;
+use crate::kernels::isa::{Acc, LANES};
+use crate::kernels::layout::Layout;
+use crate::kernels::panel::PanelColumn;
+use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
+use crate::kernels::scalar::q8::gemv_q8_scalar;
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+/// How far ahead of a stream of weights to prefetch, in bytes.
+const AHEAD: usize = 1024;
+
+/// A backend: its micro-kernels for both layouts, each compiled with its features. A value is the proof of them.
+#[allow(unsafe_code)]
+pub(crate) trait Family: Copy {
+    /// Columns that its micro-kernels take at once.
+    const WIDEST: usize;
+
+    /// # Safety
+    ///
+    /// `block` is a sound block of `r16k4`.
+    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]);
+
+    /// # Safety
+    ///
+    /// `block` is a sound block of `r4k4`.
+    unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C];
+}
+
+/// The exact dots of a group, `steps` steps of 4 k: from `w`, 4 k of `R` rows a step, and each `q`, 4 k a step. All
+/// pointers move on.
+#[allow(unsafe_code)]
+pub(super) trait Dots {
+    /// 16 rows, four in a register.
+    ///
+    /// # Safety
+    ///
+    /// There are as many bytes behind the pointers, and the CPU has the instructions.
+    unsafe fn r16<const C: usize>(
+        w: &mut *const u8,
+        q: &mut [*const i8; C],
+        steps: usize,
+    ) -> [[int32x4_t; 4]; C];
+
+    /// 4 rows.
+    ///
+    /// # Safety
+    ///
+    /// There are as many bytes behind the pointers, and the CPU has the instructions.
+    unsafe fn r4<const C: usize>(
+        w: &mut *const u8,
+        q: &mut [*const i8; C],
+        steps: usize,
+    ) -> [int32x4_t; C];
+}
+
+#[inline(always)]
+pub(super) fn gemv_q8<F: Family>(
+    family: F,
+    tile: &Q8Tile<'_>,
+    columns: &[PanelColumn<'_>],
+    lane: usize,
+    acc: &mut Acc,
+) {
+    match tile.layout {
+        Layout::R16K4 => by_columns(R16K4(family), tile, columns, lane, acc),
+        Layout::R4K4 => by_columns(R4K4(family), tile, columns, lane, acc),
+        _ => gemv_q8_scalar(tile, columns, lane, acc),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R16K4<F>(F);
+
+impl<F: Family> Q8Kernel for R16K4<F> {
+    const WIDEST: usize = F::WIDEST;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: `gemv_q8` comes here with tiles of `r16k4` only; the rest is `block`'s invariant.
+        unsafe { self.0.r16k4(block, acc) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R4K4<F>(F);
+
+impl<F: Family> Q8Kernel for R4K4<F> {
+    const WIDEST: usize = F::WIDEST;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: `gemv_q8` comes here with tiles of `r4k4` only; the rest is `block`'s invariant.
+        let sums = unsafe { self.0.r4k4(block) };
+        for (acc, sums) in acc.iter_mut().zip(sums) {
+            acc.iter_mut()
+                .skip(lane)
+                .zip(sums)
+                .for_each(|(a, s)| *a = s);
+        }
+    }
+}
+
+/// Asks for the bytes [`AHEAD`] of `w`.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(super) fn prefetch(w: *const u8) {
+    // SAFETY: a prefetch may go anywhere; it changes neither memory nor registers.
+    unsafe {
+        asm!(
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            w = in(reg) w,
+            ahead = const AHEAD,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+/// `acc = acc + (f32(d) * (sw * sx))`.
+///
+/// # Safety
+///
+/// The CPU has NEON.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn scaled(acc: float32x4_t, d: int32x4_t, sw: float32x4_t, sx: f32) -> float32x4_t {
+    // SAFETY: cpu: the caller.
+    unsafe { vaddq_f32(acc, vmulq_f32(vcvtq_f32_s32(d), vmulq_n_f32(sw, sx))) }
+}
+
+/// 16 rows of each column.
+///
+/// # Safety
+///
+/// `block` is a sound block of `r16k4`, and the CPU has the instructions of `D`.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
+    block: &Q8Block<'_, C>,
+    acc: &mut [[f32; LANES]; C],
+) {
+    let (mut scales, mut w, mut q) = (block.scales, block.vectors, block.q);
+    let mut steps = block.steps;
+    // SAFETY: cpu: the caller.
+    let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; C];
+    for g in 0..block.groups {
+        let count = steps.min(block.group_steps);
+        steps -= count;
+        // SAFETY: cpu: the caller. bounds: `count` sums to `block.steps` over the groups; `g < groups`, and a group has 16
+        //   halves of scales and an sx per column. align: scales are loaded by bytes.
+        unsafe {
+            let dots = D::r16::<C>(&mut w, &mut q, count);
+            let [a, b] = widen(vld1q_u8(scales));
+            let [c, d] = widen(vld1q_u8(scales.add(16)));
+            scales = scales.add(32);
+            for ((sums, dots), sx) in sums.iter_mut().zip(dots).zip(&block.sx) {
+                let sx = *sx.add(g) * block.pow;
+                for ((sum, d), sw) in sums.iter_mut().zip(dots).zip([a, b, c, d]) {
+                    *sum = scaled(*sum, d, sw, sx);
+                }
+            }
+        }
+    }
+    for (acc, sums) in acc.iter_mut().zip(sums) {
+        for (acc, sum) in acc.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+            // SAFETY: cpu: the caller. bounds: 4 of 4 floats.
+            unsafe { vst1q_f32(acc.as_mut_ptr(), sum) };
+        }
+    }
+}
+
+/// 4 rows of each column.
+///
+/// # Safety
+///
+/// `block` is a sound block of `r4k4`, and the CPU has the instructions of `D`.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(super) unsafe fn rows_of_4<D: Dots, const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+    let (mut scales, mut w, mut q) = (block.scales, block.vectors, block.q);
+    let mut steps = block.steps;
+    // SAFETY: cpu: the caller.
+    let mut sums = [unsafe { vdupq_n_f32(0.0) }; C];
+    for g in 0..block.groups {
+        let count = steps.min(block.group_steps);
+        steps -= count;
+        // SAFETY: cpu: the caller. bounds: `count` sums to `block.steps` over the groups; `g < groups`, and a group has 4
+        //   halves of scales and an sx per column. align: scales are loaded by bytes.
+        unsafe {
+            let dots = D::r4::<C>(&mut w, &mut q, count);
+            let [sw, _] = widen(vcombine_u8(vld1_u8(scales), vdup_n_u8(0)));
+            scales = scales.add(8);
+            for ((sum, d), sx) in sums.iter_mut().zip(dots).zip(&block.sx) {
+                *sum = scaled(*sum, d, sw, *sx.add(g) * block.pow);
+            }
+        }
+    }
+    sums.map(|sum| {
+        // SAFETY: init: 16 bytes either way, and every bit pattern is a float.
+        unsafe { core::mem::transmute::<float32x4_t, [f32; 4]>(sum) }
+    })
+}
