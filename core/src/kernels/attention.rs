@@ -8,6 +8,7 @@ use crate::kernels::Kernels;
 use crate::kernels::elementwise::place;
 use crate::kernels::float::{Element, F16, F32};
 use crate::kernels::isa::{Isa, Lanes};
+use crate::kernels::log::{Operation, ran};
 use crate::math::{self, flush};
 use crate::pairs::pairs;
 
@@ -78,6 +79,11 @@ impl AttentionJob<'_> {
     /// Head `head`; `out` is `[column][context + 1]` for scores and softmax, `[column][head_dim]` for the mix.
     #[inline(always)]
     pub(crate) fn head<I: Isa>(&self, isa: I, head: usize, out: &mut [f32]) {
+        ran(match self.step {
+            Step::Score => Operation::Score,
+            Step::Softmax => Operation::Softmax,
+            Step::Mix => Operation::Mix,
+        });
         match (self.step, self.kv) {
             (Step::Score, KvType::F32) => self.score::<I, F32>(isa, head, out),
             (Step::Score, KvType::F16) => self.score::<I, F16>(isa, head, out),

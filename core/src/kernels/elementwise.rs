@@ -3,6 +3,7 @@
 use crate::kernels::Task;
 use crate::kernels::float::{Element, F32};
 use crate::kernels::isa::{Isa, LANES, Lanes};
+use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel;
 use crate::math::{self, Sum16, flush};
 
@@ -65,6 +66,7 @@ impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> bool {
+        ran(Operation::Norm);
         let n = self.out.len();
         let mut squares = isa.splat(0.0);
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x) {
@@ -111,6 +113,7 @@ where
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
+        ran(Operation::Act);
         let vectors = self.gate.zip(self.up);
         for (out, (gate, up)) in self.out.chunks_mut(LANES).zip(vectors) {
             for (x, (g, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
@@ -134,6 +137,7 @@ impl Task for Quantise<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> bool {
+        ran(Operation::Quantise);
         panel::quantise(self.x, self.group, self.q, self.sx, self.sum)
     }
 }

@@ -6,6 +6,7 @@ use crate::blob::Tensor;
 use crate::kernels::float::{Element, F16, F32, gemv_float};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::Dtype;
+use crate::kernels::log::{Operation, ran};
 use crate::kernels::lora::{LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn};
 use crate::kernels::{BLOCK, Kernels, UNIT};
@@ -72,6 +73,11 @@ pub(crate) fn gemv<I: Isa>(
     block: &Block<'_>,
     acc: &mut Acc,
 ) {
+    ran(match w.dtype {
+        Dtype::Q8 => Operation::GemvQ8(w.layout),
+        Dtype::F16 => Operation::GemvF16,
+        Dtype::F32 => Operation::GemvF32,
+    });
     match w.dtype {
         Dtype::Q8 => {
             let lanes = w.lanes.clamp(1, UNIT);

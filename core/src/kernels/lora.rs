@@ -9,6 +9,7 @@ use crate::kernels::float::{Element, F16, F32, I8};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
+use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
 use crate::kernels::{A_UNIT, BLOCK, Kernels, UNIT};
 use crate::math::flush;
@@ -220,6 +221,7 @@ pub(crate) fn add_deltas<I: Isa>(
                 panel = term.source.get(part, s.class as usize).map(|l| l.b);
             }
             let Some(b) = &panel else { break };
+            ran(Operation::Deltas);
             let u = u.get(at.saturating_add(c)..).unwrap_or(&[]);
             let u = u.iter().step_by(term.columns.max(1));
             match b.dtype {

@@ -22,6 +22,7 @@ pub(crate) mod float;
 pub(crate) mod isa;
 pub mod layout;
 pub(crate) mod linear;
+pub mod log;
 pub(crate) mod lora;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
@@ -34,6 +35,7 @@ mod x86;
 
 pub(crate) use isa::Task;
 pub use isa::{BLOCK, LANES};
+pub use log::Operation;
 pub use work::{Executor, Inline, Work};
 
 /// Rows of one unit of work in a base matrix: the lanes of a vector.
@@ -76,6 +78,13 @@ macro_rules! backends {
             pub const fn name(self) -> &'static str {
                 match self.backend {
                     $($(#[$cfg])* Backend::$name(_) => <$isa>::NAME,)*
+                }
+            }
+
+            /// The name of this backend's own micro-kernel for `q8` tiles of a layout; `None` where the scalar one reads them.
+            pub const fn q8_kernel(self, layout: layout::Layout) -> Option<&'static str> {
+                match self.backend {
+                    $($(#[$cfg])* Backend::$name(_) => <$isa>::q8_kernel(layout),)*
                 }
             }
 

@@ -18,6 +18,7 @@ mod tests;
 
 use crate::kernels::Task;
 use crate::kernels::isa::{Acc, Isa, LANES};
+use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
 use lanes::F32x16;
@@ -25,13 +26,21 @@ use q8::Family;
 
 /// A token, and how it is come by.
 macro_rules! backend {
-    ($(#[$doc:meta])* $name:ident, $text:literal, $features:literal, [$($feature:tt),*]) => {
+    ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $features:literal, [$($feature:tt),*]) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) struct $name(());
 
         impl $name {
             pub(crate) const NAME: &str = $text;
+
+            pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
+                match layout {
+                    Layout::R16K4 => Some(concat!("gemv_q8_r16k4_", $kernel)),
+                    Layout::R4K4 => Some(concat!("gemv_q8_r4k4_", $kernel)),
+                    _ => None,
+                }
+            }
 
             /// The proof, if every CPU that this build runs on has the features.
             pub(crate) const fn of_build() -> Option<Self> {
@@ -65,15 +74,15 @@ macro_rules! backend {
 
 backend! {
     /// The proof that this CPU has NEON.
-    Neon, "neon", "neon", ["neon"]
+    Neon, "neon", "neon", "neon", ["neon"]
 }
 backend! {
     /// The proof that this CPU has NEON and its dot products.
-    DotProd, "dotprod", "neon,dotprod", ["neon", "dotprod"]
+    DotProd, "dotprod", "neon_dotprod", "neon,dotprod", ["neon", "dotprod"]
 }
 backend! {
     /// The proof that this CPU has NEON, its dot products and its products of int8 matrices.
-    I8mm, "i8mm", "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
+    I8mm, "i8mm", "neon_i8mm", "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
 }
 
 impl<F: Family> Isa for F {

@@ -6,6 +6,7 @@ pub(crate) mod q8;
 
 use crate::kernels::Task;
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
+use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
 use crate::math;
@@ -17,6 +18,10 @@ pub(crate) struct Scalar;
 
 impl Scalar {
     pub(crate) const NAME: &str = "scalar";
+
+    pub(crate) const fn q8_kernel(_: Layout) -> Option<&'static str> {
+        None
+    }
 
     pub(crate) const fn of_build() -> Option<Self> {
         Some(Self)

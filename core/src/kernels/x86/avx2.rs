@@ -4,6 +4,7 @@ use super::arch::*;
 use super::avx2_q8;
 use crate::kernels::Task;
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
+use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
 use core::ops::{Add, Mul};
@@ -14,6 +15,14 @@ pub(crate) struct Avx2(());
 
 impl Avx2 {
     pub(crate) const NAME: &str = "avx2";
+
+    pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
+        match layout {
+            Layout::R16K4 => Some("gemv_q8_r16k4_x86_avx2"),
+            Layout::R4K4 => Some("gemv_q8_r4k4_x86_avx2"),
+            _ => None,
+        }
+    }
 
     /// The proof, if every CPU that this build runs on has them.
     pub(crate) const fn of_build() -> Option<Self> {
