@@ -29,6 +29,10 @@ impl Need {
         Need::Program("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu");
     pub(crate) const AARCH64_LIBC: Need =
         Need::File("/usr/aarch64-linux-gnu/lib/crt1.o", "libc6-dev-arm64-cross");
+    pub(crate) const AARCH64_CPP: Need =
+        Need::Program("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu");
+    /// llama.cpp's build.
+    pub(crate) const CMAKE: Need = Need::Program("cmake", "cmake");
     pub(crate) const QEMU_AARCH64: Need = Need::Program("qemu-aarch64", "qemu-user");
     /// For libFuzzer; the `cc` crate asks for this name.
     pub(crate) const CPP: Need = Need::Program("c++", "g++");

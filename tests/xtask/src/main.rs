@@ -7,6 +7,7 @@ mod firmware;
 mod fuzz;
 mod install;
 mod nopanic;
+mod peers;
 mod qemu;
 mod replay;
 mod scan;
@@ -70,6 +71,20 @@ enum Command {
         #[arg(value_name = "NAME", value_parser = ["q8", "routings"])]
         name: String,
     },
+    /// Measure pleach beside llama.cpp and beside the memory's speed: `peers --help` lists what
+    #[command(disable_help_flag = true)]
+    Peers {
+        /// Install what is missing (apt-get as root, pip for the model). Every command is shown before it runs
+        #[arg(long)]
+        install: bool,
+        /// Passed on
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENTS"
+        )]
+        args: Vec<String>,
+    },
     /// Pack the intent model again: the demo's blob and the firmware's
     DemoBlob,
     /// Run a firmware in QEMU and print its log, decoded (the runner of examples/intent)
@@ -104,6 +119,7 @@ fn main() -> ExitCode {
             return steps::test(&Context::new(full), install, &steps);
         }
         Command::Table { name } => smol::table(&Context::new(false), &name),
+        Command::Peers { install, args } => peers::run(&Context::new(false), install, &args),
         Command::DemoBlob => blobs::pack_all(&Context::new(false)),
         Command::Fuzz {
             targets,

@@ -64,6 +64,7 @@ pub(crate) static STEPS: &[Step] = &[
             "fmt --manifest-path tests/cross/nopanic/Cargo.toml --check",
             "fmt --manifest-path tests/cross/replay/Cargo.toml --check",
             "fmt --manifest-path tests/fuzz/Cargo.toml --check",
+            "fmt --manifest-path tests/peers/Cargo.toml --check",
         ]),
     },
     Step {

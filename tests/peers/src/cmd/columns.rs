@@ -1,0 +1,90 @@
+//! A sweep of two columns beside one of one.
+
+use super::{arena, english, kernels, model, three, told, turns};
+use crate::report::Report;
+use crate::{How, IsaOption};
+use peers::Result;
+use peers::models;
+use peers::ours::{Ours, executor, options};
+use peers::series::{Bar, Figure, Series};
+use pleach::{LogitsKind, SessionOptions};
+use pleach_linux::ThreadPool;
+use serde_json::json;
+
+/// Tokens before the measured ones.
+const PROMPT: usize = 32;
+/// Sweeps of each kind in a round.
+const SWEEPS: usize = 16;
+
+pub(crate) fn run(how: &How) -> Result<Report> {
+    let file = models::base()?;
+    let model = model(&file)?;
+    let text = english(&model, PROMPT + 2)?;
+    let (prompt, next) = text.split_at(PROMPT);
+    // As in a speculative sweep, each column has its logits.
+    let options = SessionOptions {
+        logits: LogitsKind::Sweep,
+        ..options(text.len(), how.chunk.max(2))
+    };
+    let mut memory = arena(&model, &options)?;
+    let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.isa)?);
+    let mut turns = turns(how);
+    ours.prompt(prompt, &mut executor(1))?;
+    let mut one_sweep = |columns: usize, executor: &mut ThreadPool| -> Result<f64> {
+        ours.session
+            .rewind(PROMPT)
+            .map_err(|e| format!("pleach: {e}"))?;
+        let done = ours.push(&next[..columns], executor)?;
+        let counted = (done.counters.sweeps, done.counters.columns);
+        match counted == (1, columns as u64) {
+            true => Ok(done.seconds),
+            false => Err(format!(
+                "{counted:?} sweeps and columns, not (1, {columns})"
+            )),
+        }
+    };
+    for round in 0..how.rounds {
+        told(round, how.rounds);
+        for turn in &mut turns {
+            let (mut one, mut two) = (Series::default(), Series::default());
+            for _ in 0..SWEEPS {
+                one.0.push(one_sweep(1, &mut turn.executor)?);
+                two.0.push(one_sweep(2, &mut turn.executor)?);
+            }
+            turn.other.0.push(one.median());
+            turn.ours.0.push(two.median());
+        }
+    }
+
+    let mut report = Report::new(how, None);
+    report.about(format!("pleach's kernels: {}", ours.kernels()));
+    report.about(format!(
+        "one token or two after {PROMPT}, each with its logits; {} rounds of {SWEEPS} sweeps",
+        how.rounds
+    ));
+    report.columns(&["threads", "one column, ms", "two columns, ms", "ratio"]);
+    let bar = match how.isa {
+        IsaOption::Native => 1.08,
+        IsaOption::Avx2 => 1.12,
+    };
+    for turn in &turns {
+        let (threads, one, two) = (turn.threads, &turn.other, &turn.ours);
+        let ratio = two.over(one);
+        report.row(&[
+            threads.to_string(),
+            three(one.median() * 1e3),
+            three(two.median() * 1e3),
+            three(ratio.median()),
+        ]);
+        report.figure(Figure::new(
+            format!("two columns, {threads} threads, of one column's time"),
+            ratio.median(),
+            Bar::Most(bar),
+        ));
+        report.data(
+            format!("threads_{threads}"),
+            json!({ "one_seconds": one.json(), "two_seconds": two.json(), "ratio": ratio.json() }),
+        );
+    }
+    Ok(report)
+}

@@ -1,0 +1,80 @@
+//! A prompt of 128 tokens.
+
+use super::{arena, english, kernels, model, settle, three, told, turns};
+use crate::report::Report;
+use crate::{How, IsaOption};
+use peers::Result;
+use peers::llama::Llama;
+use peers::models;
+use peers::ours::{Ours, executor, options};
+use peers::peer::Peer;
+use peers::series::{Bar, Figure};
+use serde_json::json;
+
+const TOKENS: usize = 128;
+
+pub(crate) fn run(how: &How) -> Result<Report> {
+    let llama = Llama::build(how.isa.isa())?;
+    let gguf = models::q8_0(&llama)?;
+    let file = models::base()?;
+    let model = model(&file)?;
+    let text = english(&model, TOKENS)?;
+    let options = options(TOKENS, how.chunk);
+    let mut memory = arena(&model, &options)?;
+    let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.isa)?);
+    let mut peer = Peer::start(&llama, &gguf, 512)?;
+    ours.prompt(&text, &mut executor(1))?;
+    peer.prompt(&text)?;
+
+    let mut turns = turns(how);
+    for round in 0..how.rounds {
+        told(round, how.rounds);
+        for turn in &mut turns {
+            settle();
+            let done = ours.prompt(&text, &mut turn.executor)?;
+            turn.ours.0.push(TOKENS as f64 / done.seconds);
+            settle();
+            peer.threads(turn.threads)?;
+            turn.other.0.push(TOKENS as f64 / peer.prompt(&text)?);
+        }
+    }
+
+    let mut report = Report::new(how, Some(&llama));
+    report.about(format!("llama.cpp's weights in {}", peer.buffers));
+    report.about(format!(
+        "pleach's kernels: {}, chunks of {}",
+        ours.kernels(),
+        how.chunk
+    ));
+    report.about(format!(
+        "a prompt of {TOKENS}, the last token's logits, {} rounds",
+        how.rounds
+    ));
+    report.columns(&["threads", "pleach tok/s", "llama.cpp tok/s", "ratio"]);
+    let bar = match how.isa {
+        IsaOption::Native => 3.0,
+        IsaOption::Avx2 => 2.0,
+    };
+    for turn in &turns {
+        let (threads, ratio) = (turn.threads, turn.ours.over(&turn.other));
+        report.row(&[
+            threads.to_string(),
+            three(turn.ours.median()),
+            three(turn.other.median()),
+            three(ratio.median()),
+        ]);
+        report.figure(Figure::new(
+            format!("prompt, {threads} threads, of llama.cpp's speed"),
+            ratio.median(),
+            Bar::Least(bar),
+        ));
+        report.data(
+            format!("threads_{threads}"),
+            json!({
+                "pleach_tokens_per_second": turn.ours.json(), "llama_tokens_per_second": turn.other.json(),
+                "ratio": ratio.json(),
+            }),
+        );
+    }
+    Ok(report)
+}

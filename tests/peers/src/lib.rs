@@ -1,0 +1,27 @@
+//! pleach beside llama.cpp, in one run on one machine, and beside what that machine reads from memory.
+//!
+//! Only ratios within a run mean anything: a server's bandwidth moves within minutes. So every figure comes from rounds
+//! in which both sides and the reader take turns, and is the median of the ratios of these rounds.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`llama`] | llama.cpp, built for a named instruction set, and the proof that it was |
+//! | [`peer`] | a llama.cpp that runs as another process |
+//! | [`ours`] | a pleach session that does the same work |
+//! | [`read`] | the best that the machine reads |
+//! | [`models`] | the same weights for both sides |
+//! | [`machine`] | what this machine is |
+//! | [`series`] | medians, bars |
+//! | [`count`] | instructions, by an emulator |
+
+pub mod count;
+pub mod llama;
+pub mod machine;
+pub mod models;
+pub mod ours;
+pub mod peer;
+pub mod read;
+pub mod series;
+
+/// A cause, and on further lines what to do.
+pub type Result<T> = std::result::Result<T, String>;

@@ -1,0 +1,88 @@
+//! The same weights for both sides: SmolLM2-135M-Instruct, for llama.cpp as Q8_0, for pleach as q8.
+
+use crate::Result;
+use crate::llama::Llama;
+use crate::machine::target;
+use parity::synth::{Checkpoint, Expert, Kind, MODULES};
+use parity::{Storage, smol};
+use pleach_linux::ModelFile;
+use pleach_pack::{PackOptions, Silent, pack, write_atomically};
+use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+
+/// llama.cpp's own Q8_0 of the base, made once.
+pub fn q8_0(llama: &Llama) -> Result<PathBuf> {
+    let path = target().join("smollm2-q8_0.gguf");
+    if path.exists() {
+        return Ok(path);
+    }
+    let part = path.with_extension("part");
+    let status = llama
+        .command(&[])
+        .arg("quantize")
+        .arg(smol::base())
+        .arg(&part)
+        .status()
+        .map_err(|e| format!("peer quantize: {e}"))?;
+    if !status.success() {
+        return Err(format!("peer quantize: {status}"));
+    }
+    fs::rename(&part, &path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(path)
+}
+
+/// Where [`base`] lies.
+pub fn base_path() -> PathBuf {
+    path("smollm2")
+}
+
+fn path(name: &str) -> PathBuf {
+    target().join(format!("{name}.pleach"))
+}
+
+/// The base as `pleach pack` packs it.
+pub fn base() -> Result<ModelFile> {
+    packed("smollm2", &Storage::Q8.options(smol::base(), None))
+}
+
+/// The base with the four trained experts and their classifier.
+pub fn xlora() -> Result<ModelFile> {
+    packed("xlora-smol", &smol::options(Storage::Q8))
+}
+
+/// SmolLM2's shapes with four experts of rank 16 at every site, top-2; weights at random.
+pub fn synthetic() -> Result<ModelFile> {
+    let folder = target().join("synthetic");
+    let targets: Vec<&'static str> = MODULES.iter().map(|(name, _)| *name).collect();
+    let checkpoint = Checkpoint {
+        kind: Kind::Llama,
+        seed: 1,
+        hidden: 576,
+        vocab: 49152,
+        intermediate: 1536,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        layers: 30,
+        tied: true,
+        experts: vec![Expert { rank: 16, targets }; 4],
+        depth: 2,
+        options: json!({ "top_k_lora": 2, "layerwise_scalings": true }),
+    };
+    if !folder.join("xlora/adapter_config.json").exists() {
+        eprintln!("making SmolLM2's shapes with random weights");
+        checkpoint.write(&folder);
+    }
+    let options = Storage::Q8.options(folder.join("base"), Some(folder.join("xlora")));
+    packed("synthetic", &options)
+}
+
+/// Packs anew each time: the file's layout may have changed since.
+fn packed(name: &str, options: &PackOptions) -> Result<ModelFile> {
+    let path = path(name);
+    fs::create_dir_all(target()).map_err(|e| format!("{}: {e}", path.display()))?;
+    let packed = pack(options, &mut Silent).map_err(|e| format!("{}\n  {}", e.cause, e.cure))?;
+    write_atomically(&path, &packed.bytes).map_err(|e| format!("{}\n  {}", e.cause, e.cure))?;
+    ModelFile::open(&path).map_err(|e| format!("{}: {e}", path.display()))
+}

@@ -1,0 +1,128 @@
+//! A pleach session that does what the peer does.
+
+use crate::Result;
+use pleach::{Counters, Executor, Kernels, KvType, Model, Session, SessionOptions};
+use pleach_linux::ThreadPool;
+use std::time::Instant;
+
+/// Options like llama.cpp's defaults: f16 keys and values, logits of the last token.
+pub fn options(context: usize, chunk: usize) -> SessionOptions {
+    SessionOptions {
+        context: context as u32,
+        chunk: chunk as u32,
+        kv: KvType::F16,
+        ..SessionOptions::DEFAULT
+    }
+}
+
+/// What runs the rows, as `pleach --threads` does it.
+pub fn executor(threads: usize) -> ThreadPool {
+    ThreadPool::new(threads)
+}
+
+/// Work, its time and its counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// Seconds.
+    pub seconds: f64,
+    /// What it read and computed.
+    pub counters: Counters,
+}
+
+impl Done {
+    /// Bytes of weights, keys and values that were read.
+    pub fn bytes(&self) -> u64 {
+        self.counters.weight_bytes + self.counters.kv_bytes
+    }
+}
+
+/// A session, and what computes for it.
+pub struct Ours<'b, 'a> {
+    /// The session.
+    pub session: Session<'b, 'a>,
+    kernels: Kernels,
+}
+
+impl<'b, 'a> Ours<'b, 'a> {
+    /// A session at length 0 with the best kernels here.
+    pub fn new(model: Model<'b>, options: &SessionOptions, arena: &'a mut [u8]) -> Result<Self> {
+        let session = Session::new(model, options, arena).map_err(refused)?;
+        Ok(Self {
+            session,
+            kernels: Kernels::detect(),
+        })
+    }
+
+    /// The same with these kernels.
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// Their name.
+    pub fn kernels(&self) -> &'static str {
+        self.kernels.name()
+    }
+
+    /// A new text.
+    pub fn prompt(&mut self, tokens: &[u32], executor: &mut dyn Executor) -> Result<Done> {
+        self.session.rewind(0).map_err(refused)?;
+        self.push(tokens, executor)
+    }
+
+    /// More tokens, all at once.
+    pub fn push(&mut self, tokens: &[u32], executor: &mut dyn Executor) -> Result<Done> {
+        let before = self.session.counters();
+        let start = Instant::now();
+        self.session.push(tokens).map_err(refused)?;
+        self.session.run(self.kernels, executor).map_err(refused)?;
+        if self.session.logits().is_none() {
+            return Err("pleach: no logits of the last token".into());
+        }
+        Ok(Done {
+            seconds: start.elapsed().as_secs_f64(),
+            counters: less(self.session.counters(), before),
+        })
+    }
+
+    /// More tokens, one by one.
+    pub fn tokens(&mut self, tokens: &[u32], executor: &mut dyn Executor) -> Result<Done> {
+        let mut all = Done::default();
+        let before = self.session.counters();
+        for token in tokens {
+            all.seconds += self.push(&[*token], executor)?.seconds;
+        }
+        all.counters = less(self.session.counters(), before);
+        Ok(all)
+    }
+
+    /// The same, and the best next token after each.
+    pub fn check(&mut self, tokens: &[u32], executor: &mut dyn Executor) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for token in tokens {
+            self.push(&[*token], executor)?;
+            ids.push(pleach::sample::argmax(self.session.logits().unwrap_or(&[])));
+        }
+        Ok(ids)
+    }
+}
+
+fn refused(e: pleach::Error) -> String {
+    format!("pleach: {e}")
+}
+
+/// What was counted since.
+pub fn less(a: Counters, b: Counters) -> Counters {
+    Counters {
+        sweeps: a.sweeps - b.sweeps,
+        columns: a.columns - b.columns,
+        weight_bytes: a.weight_bytes - b.weight_bytes,
+        kv_bytes: a.kv_bytes - b.kv_bytes,
+        guesses: a.guesses - b.guesses,
+        hits: a.hits - b.hits,
+        held_guesses: a.held_guesses - b.held_guesses,
+        held_hits: a.held_hits - b.held_hits,
+        macs: a.macs - b.macs,
+        classifier_bytes: a.classifier_bytes - b.classifier_bytes,
+        classifier_macs: a.classifier_macs - b.classifier_macs,
+    }
+}

@@ -1,0 +1,289 @@
+//! The best that this machine reads: what a token's weights cannot come faster than.
+//!
+//! A buffer is read once by some threads, each its own part, in one stream or in four side by side, with prefetch and
+//! without, in the widest loads of the processor. The best of these counts.
+
+use crate::Result;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+/// What one load of the widest kind takes in.
+const LINE: usize = 64;
+/// How far ahead a prefetch is.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4096;
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// A buffer to read.
+pub struct Reader {
+    lines: Vec<Line>,
+    loads: Loads,
+}
+
+/// One way to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Streams side by side in a thread: 1 or 4.
+    pub streams: usize,
+    /// Whether it prefetches.
+    pub prefetch: bool,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Way; 4] = [
+        Way::new(1, false),
+        Way::new(1, true),
+        Way::new(4, false),
+        Way::new(4, true),
+    ];
+
+    const fn new(streams: usize, prefetch: bool) -> Self {
+        Self { streams, prefetch }
+    }
+}
+
+/// The widest loads that the processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loads {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Compiler,
+}
+
+impl Loads {
+    fn widest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Loads::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") {
+                return Loads::Avx2;
+            }
+        }
+        Loads::Compiler
+    }
+}
+
+impl Reader {
+    /// A buffer of `bytes` bytes, every page of it written.
+    pub fn new(bytes: usize) -> Result<Self> {
+        let len = bytes.div_ceil(LINE).max(1);
+        let mut lines = Vec::new();
+        lines
+            .try_reserve_exact(len)
+            .map_err(|e| format!("no memory for {bytes} bytes to read: {e}"))?;
+        lines.extend((0..len).map(|i| Line([i as u8 | 1; LINE])));
+        Ok(Self {
+            lines,
+            loads: Loads::widest(),
+        })
+    }
+
+    /// Bytes of the buffer.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.lines)
+    }
+
+    /// The loads' name.
+    pub fn loads(&self) -> String {
+        format!("{:?}", self.loads).to_lowercase()
+    }
+
+    /// Bytes per second with so many threads, each way measured once; the best way and all.
+    pub fn rate(&self, threads: usize) -> (f64, Vec<(Way, f64)>) {
+        let all: Vec<(Way, f64)> = Way::ALL.map(|w| (w, self.one(threads, w))).into();
+        let best = all.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+        (best, all)
+    }
+
+    fn one(&self, threads: usize, way: Way) -> f64 {
+        let parts = self.lines.chunks(self.lines.len().div_ceil(threads.max(1)));
+        let together = Barrier::new(parts.len());
+        let part = |lines: &[Line]| {
+            together.wait();
+            let start = Instant::now();
+            black_box(self.read(black_box(lines), way));
+            (start, Instant::now())
+        };
+        let part = &part;
+        let seconds = thread::scope(|scope| {
+            let all: Vec<_> = parts.map(|p| scope.spawn(move || part(p))).collect();
+            let times: Vec<_> = all.into_iter().filter_map(|t| t.join().ok()).collect();
+            let start = times.iter().map(|t| t.0).min();
+            let end = times.iter().map(|t| t.1).max();
+            start
+                .zip(end)
+                .map_or(f64::MAX, |(start, end)| (end - start).as_secs_f64())
+        });
+        self.bytes() as f64 / seconds
+    }
+
+    /// The exclusive or of all 8-byte words; what does not divide into four streams is read at the end.
+    fn read(&self, lines: &[Line], way: Way) -> u64 {
+        let quarter = lines.len() / way.streams.max(1);
+        let streams: Vec<&[Line]> = lines.chunks(quarter.max(1)).collect();
+        let (even, rest) = streams.split_at(way.streams.min(streams.len()));
+        let sum = match (even, way.prefetch) {
+            ([a], false) => self.walk::<1, false>([a]),
+            ([a], true) => self.walk::<1, true>([a]),
+            ([a, b, c, d], false) => self.walk::<4, false>([a, b, c, d]),
+            ([a, b, c, d], true) => self.walk::<4, true>([a, b, c, d]),
+            (few, _) => few.iter().fold(0, |s, p| s ^ self.walk::<1, false>([p])),
+        };
+        rest.iter().fold(sum, |s, p| s ^ self.walk::<1, false>([p]))
+    }
+
+    /// Streams of one length.
+    #[allow(unsafe_code)]
+    fn walk<const S: usize, const P: bool>(&self, streams: [&[Line]; S]) -> u64 {
+        match self.loads {
+            // SAFETY: cpu: `Loads::widest`, the only maker of this value, found AVX-512F.
+            #[cfg(target_arch = "x86_64")]
+            Loads::Avx512 => unsafe { x86::walk_avx512::<S, P>(streams) },
+            // SAFETY: cpu: as above, AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Loads::Avx2 => unsafe { x86::walk_avx2::<S, P>(streams) },
+            Loads::Compiler => {
+                let words = streams
+                    .iter()
+                    .flat_map(|s| s.iter())
+                    .flat_map(|l| l.0.as_chunks::<8>().0);
+                words.fold(0, |sum, w| sum ^ u64::from_ne_bytes(*w))
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{AHEAD, LINE, Line};
+    use std::arch::x86_64::*;
+
+    /// Asks for the line that is `AHEAD` bytes further.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn prefetch(line: &Line) {
+        let ahead = std::ptr::from_ref(line).wrapping_byte_add(AHEAD);
+        // SAFETY: bounds: a prefetch reads nothing and never faults, wherever it points. cpu: SSE is in x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) }
+    }
+
+    /// Accumulators of a stream: eight in all, so that none waits for the one before.
+    const fn lanes(streams: usize) -> usize {
+        if streams == 1 { 8 } else { 2 }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[allow(unsafe_code)]
+    pub(super) fn walk_avx512<const S: usize, const P: bool>(streams: [&[Line]; S]) -> u64 {
+        let mut sums = [[_mm512_setzero_si512(); 8]; S];
+        each::<S, P>(streams, |stream, lane, line| {
+            // SAFETY: bounds and init: a line is 64 bytes. align: `Line` is aligned to 64.
+            let v = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
+            sums[stream][lane] = _mm512_xor_si512(sums[stream][lane], v);
+        });
+        let mut all = _mm512_setzero_si512();
+        for sum in sums.iter().flatten() {
+            all = _mm512_xor_si512(all, *sum);
+        }
+        let mut words = [0u64; 8];
+        // SAFETY: bounds: 64 bytes. align: unaligned store. alias: `words` is ours.
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), all) };
+        words.iter().fold(0, |a, b| a ^ b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[allow(unsafe_code)]
+    pub(super) fn walk_avx2<const S: usize, const P: bool>(streams: [&[Line]; S]) -> u64 {
+        let mut sums = [[_mm256_setzero_si256(); 8]; S];
+        each::<S, P>(streams, |stream, lane, line| {
+            for half in line.0.as_chunks::<{ LINE / 2 }>().0 {
+                // SAFETY: bounds and init: half a line is 32 bytes. align: unaligned load.
+                let v = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
+                sums[stream][lane] = _mm256_xor_si256(sums[stream][lane], v);
+            }
+        });
+        let mut all = _mm256_setzero_si256();
+        for sum in sums.iter().flatten() {
+            all = _mm256_xor_si256(all, *sum);
+        }
+        let mut words = [0u64; 4];
+        // SAFETY: bounds: 32 bytes. align: unaligned store. alias: `words` is ours.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), all) };
+        words.iter().fold(0, |a, b| a ^ b)
+    }
+
+    /// Calls `take` with stream, accumulator and line, for each line, the streams side by side.
+    #[inline(always)]
+    fn each<const S: usize, const P: bool>(
+        streams: [&[Line]; S],
+        mut take: impl FnMut(usize, usize, &Line),
+    ) {
+        let lanes = lanes(S);
+        let len = streams.iter().map(|s| s.len()).min().unwrap_or(0);
+        let streams = streams.map(|s| &s[..len]);
+        let whole = len - len % lanes;
+        for at in (0..whole).step_by(lanes) {
+            for (n, stream) in streams.iter().enumerate() {
+                for (lane, line) in stream[at..at + lanes].iter().enumerate() {
+                    if P {
+                        prefetch(line);
+                    }
+                    take(n, lane, line);
+                }
+            }
+        }
+        for (n, stream) in streams.iter().enumerate() {
+            stream[whole..].iter().for_each(|line| take(n, 0, line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each line of the buffer, whatever the way and the loads, is read exactly once.
+    #[test]
+    fn every_line_is_read_once() {
+        let mut ways = vec![Loads::Compiler];
+        ways.push(Loads::widest());
+        for len in [1usize, 2, 3, 4, 5, 7, 8, 9, 31, 64, 100] {
+            for loads in &ways {
+                let lines = (0..len).map(|i| Line([1 << (i % 8); LINE]));
+                let mut reader = Reader {
+                    lines: lines.collect(),
+                    loads: *loads,
+                };
+                let expected = |reader: &Reader| {
+                    let words = reader.lines.iter().flat_map(|l| l.0.as_chunks::<8>().0);
+                    words.fold(0, |s, w| s ^ u64::from_ne_bytes(*w))
+                };
+                reader.lines[len / 2].0[LINE - 1] = 0x5a;
+                for way in Way::ALL {
+                    let read = reader.read(&reader.lines, way);
+                    assert_eq!(read, expected(&reader), "{len} {loads:?} {way:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rates_are_positive() {
+        let reader = Reader::new(1 << 16).unwrap();
+        for threads in [1, 2, 3] {
+            let (best, all) = reader.rate(threads);
+            assert!(best > 0.0 && all.len() == 4);
+        }
+    }
+}

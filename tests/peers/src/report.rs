@@ -1,0 +1,134 @@
+//! What a command found: lines about what ran, a table, figures beside their bars.
+
+use crate::How;
+use peers::llama::Llama;
+use peers::machine::Cpu;
+use peers::series::Figure;
+use serde_json::{Map, Value, json};
+
+/// One command's findings.
+#[derive(Default)]
+pub(crate) struct Report {
+    about: Vec<String>,
+    table: Vec<Vec<String>>,
+    figures: Vec<Figure>,
+    data: Map<String, Value>,
+}
+
+impl Report {
+    /// Begins with the machine, and the peer where there is one.
+    pub(crate) fn new(how: &How, llama: Option<&Llama>) -> Self {
+        let mut report = Self::default();
+        report.about(Cpu::of_machine().line());
+        for line in llama.iter().flat_map(|l| l.lines()) {
+            report.about(line);
+        }
+        report.data("rounds", json!(how.rounds));
+        report
+    }
+
+    /// A line about what ran.
+    pub(crate) fn about(&mut self, line: impl Into<String>) {
+        self.about.push(line.into());
+    }
+
+    /// A row of the table; the first one names the columns.
+    pub(crate) fn row(&mut self, cells: &[String]) {
+        self.table.push(cells.to_vec());
+    }
+
+    /// The first row.
+    pub(crate) fn columns(&mut self, names: &[&str]) {
+        self.row(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+    }
+
+    /// A figure.
+    pub(crate) fn figure(&mut self, figure: Figure) {
+        self.figures.push(figure);
+    }
+
+    /// What only scripts see.
+    pub(crate) fn data(&mut self, key: impl Into<String>, value: Value) {
+        self.data.insert(key.into(), value);
+    }
+
+    /// For people, or for scripts.
+    pub(crate) fn print(&self, as_json: bool) {
+        if as_json {
+            let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
+            let mut all = json!({ "about": self.about, "figures": figures });
+            for (key, value) in &self.data {
+                all[key] = value.clone();
+            }
+            println!("{all:#}");
+            return;
+        }
+        for line in &self.about {
+            println!("{line}");
+        }
+        println!();
+        for line in aligned(&self.table) {
+            println!("{line}");
+        }
+        println!();
+        for figure in &self.figures {
+            println!("{}", figure.line());
+        }
+    }
+}
+
+/// Columns as wide as their widest cell, the first to the left, numbers to the right.
+fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(c));
+        cells.map(|t| t.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells: Vec<String> = cells
+            .map(|(c, (text, w))| match c {
+                0 => format!("{text:<w$}"),
+                _ => format!("{text:>w$}"),
+            })
+            .collect();
+        cells.join("  ")
+    };
+    rows.iter().map(line).collect()
+}
+
+/// `1,234`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let rows = [
+            vec!["a".into(), "bb".into()],
+            vec!["ccc".into(), "d".into()],
+        ];
+        assert_eq!(aligned(&rows), ["a    bb", "ccc   d"]);
+    }
+
+    #[test]
+    fn thousands() {
+        assert_eq!(
+            [grouped(7), grouped(1234), grouped(1234567)],
+            ["7", "1,234", "1,234,567"]
+        );
+    }
+}

@@ -1,0 +1,41 @@
+//! `tests/peers`: pleach beside llama.cpp.
+
+use crate::context::{Context, stream};
+use crate::cross::AARCH64;
+use crate::install::{self, Need, advice};
+use crate::smol;
+
+/// To build llama.cpp, and for both sides the same model.
+const NEEDS: [Need; 3] = [Need::CMAKE, Need::CPP, Need::Smol];
+
+/// To build both sides for aarch64 and to run them.
+const EMULATED: [Need; 5] = [
+    Need::Target(AARCH64),
+    Need::AARCH64_LINKER,
+    Need::AARCH64_LIBC,
+    Need::AARCH64_CPP,
+    Need::QEMU_AARCH64,
+];
+
+/// Runs its program with these arguments.
+pub(crate) fn run(cx: &Context, install: bool, args: &[String]) -> Result<(), String> {
+    let emulated = args.iter().any(|a| a == "aarch64");
+    let all = NEEDS.iter().chain(EMULATED.iter().filter(|_| emulated));
+    let lacks = || -> Vec<Need> { all.clone().filter(|n| !n.present(cx)).copied().collect() };
+    // Help needs nothing.
+    let asks = args.is_empty() || args.iter().any(|a| a == "--help" || a == "-h");
+    if install && !lacks().is_empty() {
+        install::install(cx, &lacks());
+    }
+    let missing = lacks();
+    if !missing.is_empty() && !asks {
+        return Err(format!(
+            "missing: {missing:?}\n  cargo xtask peers --install .. runs: {}",
+            advice(cx, &missing)
+        ));
+    }
+    let run = "run --release --quiet --locked --manifest-path tests/peers/Cargo.toml --";
+    let mut c = cx.cargo(run.split(' '));
+    c.args(args).env(smol::BASE, smol::base(cx));
+    stream(c)
+}
