@@ -10,7 +10,8 @@
 //! | `raw` | Qwen2's biases, an untied head, an embedding site, raw scalings of both signs with top-k, experts that miss sites |
 //! | `heads` | Qwen3's norms of heads: heads that are zero (sqrt(eps) alone divides), that are as small as a flush lets them be, weights from 2^-24 to 30; head_dim 18 |
 //!
-//! In `q8` every weight byte of -127 is made -128: no weight byte is illegal.
+//! In `q8` weights of -127 are made -128: no weight byte is illegal. All of B, of the rest those that `m4` has a
+//! halfword for (at an odd column, beside a weight that is not negative), so that they are the same in every layout.
 
 use crate::random::Random;
 use crate::reseal;
@@ -20,7 +21,7 @@ use pleach::blob::format::{
     TABLE_HEAD_BYTES, TENSOR_ENTRY_BYTES, TensorEntry,
 };
 use pleach::kernels::layout::{Dtype, Layout, b_scale_bytes, scale_bytes, tile_bytes};
-use pleach_pack::{PackOptions, Silent, Target, pack};
+use pleach_pack::{PackOptions, Silent, Target, pack, repack};
 use safetensors::tensor::{Dtype as FileDtype, TensorView, serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -214,13 +215,26 @@ impl Recipe {
     pub fn bytes(&self, storage: Storage) -> Vec<u8> {
         let folder = Folder::new(self.name);
         self.write(&folder.0);
+        let target = storage.target;
+        // Bytes are lowered where each is a weight.
+        let bytewise = match target {
+            Target::Linux | Target::Portable => target,
+            Target::CortexM | Target::Mve => Target::Portable,
+        };
+        let storage = storage.target(bytewise);
         let options: PackOptions =
             storage.options(folder.0.join("base"), Some(folder.0.join("xlora")));
         let packed = match pack(&options, &mut Silent) {
             Ok(p) => p.bytes,
             Err(e) => panic!("{}: {e}", self.name),
         };
-        lower(&packed)
+        let lowered = lower(&packed);
+        if target == bytewise {
+            return lowered;
+        }
+        let file = File::new(&lowered);
+        let moved = repack(self.name.as_ref(), &file.model(), target, &mut Silent);
+        moved.unwrap_or_else(|e| panic!("{e}")).bytes
     }
 
     /// A prompt of `n` tokens that meets the whole vocabulary.
@@ -499,7 +513,7 @@ fn heads(name: &str, rows: usize, cols: usize, random: &mut Random) -> Vec<f32> 
     w
 }
 
-/// Makes every q8 weight of -127 a -128, and seals the file again. Padding is 0, so that no layout shows.
+/// Makes q8 weights of -127 a -128, and seals the file again. Padding is 0, so that no layout shows.
 fn lower(blob: &[u8]) -> Vec<u8> {
     let mut sections = reseal::sections(blob);
     let Some(config) = sections.first().and_then(|s| s.bytes.first_chunk()) else {
@@ -551,7 +565,8 @@ fn lower_expert(section: &mut [u8], group: usize) {
         if site.b_dtype == Dtype::Q8 as u8 {
             let at = site.b_offset as usize * 16;
             let head = b_scale_bytes(Dtype::Q8, site.rank as usize);
-            lower_bytes(&mut section[at + head..at + site.b_length as usize]);
+            let panel = &mut section[at + head..at + site.b_length as usize];
+            panel.iter_mut().for_each(|q| lower_byte(q));
         }
     }
 }
@@ -560,13 +575,20 @@ fn lower_tiles(data: &mut [u8], layout: u8, cols: usize, group: usize) {
     let layout = Layout::from_tag(layout).expect("a layout");
     let scales = scale_bytes(layout.tile_rows(), cols, group);
     for tile in data.chunks_exact_mut(tile_bytes(Dtype::Q8, layout, cols, group)) {
-        lower_bytes(&mut tile[scales..]);
+        // Vectors are of four columns of a row: two neighbours are an even column and the odd one after it.
+        for [even, odd] in tile[scales..].as_chunks_mut::<2>().0 {
+            lower_byte(even);
+            if *even as i8 >= 0 {
+                lower_byte(odd);
+            }
+        }
     }
 }
 
-fn lower_bytes(q: &mut [u8]) {
-    let minus_127 = q.iter_mut().filter(|q| **q as i8 == -127);
-    minus_127.for_each(|q| *q = i8::MIN as u8);
+fn lower_byte(q: &mut u8) {
+    if *q as i8 == -127 {
+        *q = i8::MIN as u8;
+    }
 }
 
 /// Tensors on their way to a safetensors file.

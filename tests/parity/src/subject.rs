@@ -105,5 +105,5 @@ fn cycle(tokens: &[u32]) -> Vec<u32> {
     tokens.iter().copied().cycle().take(PROMPT).collect()
 }
 
-/// Both layouts: they must not show.
+/// The layouts that run in every mode: they must not show. `tests/layouts.rs` has the others.
 pub const LAYOUTS: [Target; 2] = [Target::Linux, Target::Portable];

@@ -203,7 +203,7 @@ proptest! {
         checkpoint.write(&folder.0);
         let storage = if q8 { Storage::Q8 } else { Storage::F16 }.group(group);
         let mut traces = Vec::new();
-        for target in [Target::Linux, Target::Portable] {
+        for target in Target::ALL {
             let options = storage
                 .target(target)
                 .options(folder.0.join("base"), Some(folder.0.join("xlora")));
