@@ -33,9 +33,9 @@ struct Line<T>(T);
 
 /// What all threads of a team see.
 struct Shared {
+    /// Pieces of the present job that nobody has claimed. Idle workers read it all the time, and nothing beside it.
     unclaimed: Line<AtomicIsize>,
-    unfinished: Line<AtomicUsize>,
-    job: Line<AtomicPtr<Job<'static>>>,
+    present: Line<Present>,
     /// By worker: it has given up waiting, and must be woken.
     asleep: Box<[AtomicBool]>,
     /// Whom the last piece wakes, if the leader has given up waiting.
@@ -45,6 +45,13 @@ struct Shared {
     /// What the first panic of the present job carried.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     patience: Patience,
+}
+
+/// What a thread with a piece needs, on one line because it costs most to fetch.
+struct Present {
+    job: AtomicPtr<Job<'static>>,
+    /// Pieces of the job that are not done.
+    unfinished: AtomicUsize,
 }
 
 /// The leader's side of a team. Dropping it ends the workers.
@@ -58,8 +65,10 @@ impl Team {
     pub(super) fn start(workers: usize, patience: Patience) -> Self {
         let shared = Arc::new(Shared {
             unclaimed: Line(AtomicIsize::new(0)),
-            unfinished: Line(AtomicUsize::new(0)),
-            job: Line(AtomicPtr::new(ptr::null_mut())),
+            present: Line(Present {
+                job: AtomicPtr::new(ptr::null_mut()),
+                unfinished: AtomicUsize::new(0),
+            }),
             asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             leader: Mutex::new(None),
             leader_asleep: AtomicBool::new(false),
@@ -102,11 +111,11 @@ impl Team {
         };
         let shared = &*self.shared;
         let job = Job(job);
-        // From here until every piece is done `shared.job` points into this frame.
+        // From here until every piece is done `job` points into this frame.
         let no_way_out = AbortOnUnwind;
         let erased = ptr::from_ref(&job).cast_mut().cast::<Job<'static>>();
-        shared.job.0.store(erased, Ordering::Relaxed);
-        shared.unfinished.0.store(pieces, Ordering::Relaxed);
+        shared.present.0.job.store(erased, Ordering::Relaxed);
+        shared.present.0.unfinished.store(pieces, Ordering::Relaxed);
         // Publishes the two stores above. SeqCst: a worker that goes to sleep writes `asleep`, then reads `unclaimed`; we
         // write `unclaimed`, then read `asleep`. In one order of all four, one of the two sees the other.
         shared.unclaimed.0.store(count, Ordering::SeqCst);
@@ -200,7 +209,7 @@ impl Shared {
         //   that holds the job only when `unfinished` is 0; unwinding out of it aborts. The reference is not
         //   used after the subtraction below. init: `run` stored the pointer before `unclaimed`, which the claim
         //   acquired. alias: the leader has only shared references to the job. Sync: the function is.
-        let job = unsafe { &*self.job.0.load(Ordering::Relaxed) };
+        let job = unsafe { &*self.present.0.job.load(Ordering::Relaxed) };
         let run = AssertUnwindSafe(|| (job.0)(piece));
         if let Err(payload) = panic::catch_unwind(run) {
             let mut first = lock(&self.panic);
@@ -211,7 +220,7 @@ impl Shared {
             }
         }
         // Release: what the piece wrote, for the leader. SeqCst: as for `asleep`, the leader's side is below.
-        let was_last = self.unfinished.0.fetch_sub(1, Ordering::SeqCst) == 1;
+        let was_last = self.present.0.unfinished.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last && self.leader_asleep.load(Ordering::SeqCst) {
             self.leader_asleep.store(false, Ordering::SeqCst);
             lock(&self.leader).iter().for_each(Thread::unpark);
@@ -224,7 +233,7 @@ impl Shared {
     fn wait_for_the_rest(&self) {
         let mut wait = Backoff::new(self.patience);
         // Acquire: what the pieces wrote is visible once the last of them is counted.
-        while self.unfinished.0.load(Ordering::Acquire) > 0 {
+        while self.present.0.unfinished.load(Ordering::Acquire) > 0 {
             if wait.turn() {
                 return self.sleep_until_done();
             }
@@ -236,7 +245,7 @@ impl Shared {
         loop {
             // Anew each time: a worker that finished an earlier job may clear it late.
             self.leader_asleep.store(true, Ordering::SeqCst);
-            if self.unfinished.0.load(Ordering::SeqCst) == 0 {
+            if self.present.0.unfinished.load(Ordering::SeqCst) == 0 {
                 break;
             }
             thread::park();
