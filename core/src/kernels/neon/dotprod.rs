@@ -1,7 +1,7 @@
 //! Dots by SDOT: four rows of a step times the four bytes of one element of x.
 
 use super::DotProd;
-use super::q8::{Dots, Family, prefetch, rows_of_4, rows_of_16};
+use super::q8::{AHEAD, Dots, Family, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
 use crate::kernels::q8::Q8Block;
 use core::arch::aarch64::*;
@@ -88,16 +88,15 @@ unsafe fn step<const L: i32, const C: usize>(
 ) {
     // SAFETY: cpu, bounds: the caller. align: loads by bytes.
     unsafe {
-        if C < 4 {
-            prefetch(*w);
-        }
-        let v = vld1q_s8_x4(w.cast());
-        *w = w.add(64);
+        let v = if C < 4 {
+            load_64::<true>(w)
+        } else {
+            load_64::<false>(w)
+        };
         for (d, x) in d.iter_mut().zip(x) {
-            d[0] = sdot::<L>(d[0], v.0, *x);
-            d[1] = sdot::<L>(d[1], v.1, *x);
-            d[2] = sdot::<L>(d[2], v.2, *x);
-            d[3] = sdot::<L>(d[3], v.3, *x);
+            for (d, v) in d.iter_mut().zip(v) {
+                *d = sdot::<L>(*d, v, *x);
+            }
         }
     }
 }
@@ -140,6 +139,90 @@ unsafe fn load_4<const C: usize>(q: &mut [*const i8; C]) -> [int8x16_t; C] {
     }
 }
 
+/// # Safety
+///
+/// There are `N * 256` bytes of `w` and `N * 16` of each q, and the CPU has SDOT.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn four_steps<const N: usize, const C: usize>(
+    d: &mut [[int32x4_t; 4]; C],
+    w: &mut *const u8,
+    q: &mut [*const i8; C],
+) {
+    // SAFETY: cpu, bounds: the caller.
+    unsafe {
+        if let (Some(d), Some(q), 1) = (d.first_mut(), q.first_mut(), C) {
+            return four_steps_of_one::<N>(d, w, q);
+        }
+        for _ in 0..N {
+            let x = load_16(q);
+            step::<0, C>(d, w, &x);
+            step::<1, C>(d, w, &x);
+            step::<2, C>(d, w, &x);
+            step::<3, C>(d, w, &x);
+        }
+    }
+}
+
+/// The same of one column, where each instruction counts: two sets of registers, loaded in turn.
+///
+/// # Safety
+///
+/// There are `N * 256` bytes of `w` and `N * 16` of q, and the CPU has SDOT.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn four_steps_of_one<const N: usize>(
+    d: &mut [int32x4_t; 4],
+    w: &mut *const u8,
+    q: &mut *const i8,
+) {
+    // SAFETY: cpu, bounds: the caller. align: loads of bytes, and LDR Q of any address. A prefetch may go anywhere. It
+    //   writes no memory and no flags; the equivalent is the loop in `four_steps`.
+    unsafe {
+        asm!(
+            ".rept {n}",
+            "ldr {x:q}, [{q}], #16",
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{w}], #64",
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{w}], #64",
+            "sdot {d0:v}.4s, v0.16b, {x:v}.4b[0]",
+            "sdot {d1:v}.4s, v1.16b, {x:v}.4b[0]",
+            "sdot {d2:v}.4s, v2.16b, {x:v}.4b[0]",
+            "sdot {d3:v}.4s, v3.16b, {x:v}.4b[0]",
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{w}], #64",
+            "sdot {d0:v}.4s, v4.16b, {x:v}.4b[1]",
+            "sdot {d1:v}.4s, v5.16b, {x:v}.4b[1]",
+            "sdot {d2:v}.4s, v6.16b, {x:v}.4b[1]",
+            "sdot {d3:v}.4s, v7.16b, {x:v}.4b[1]",
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{w}], #64",
+            "sdot {d0:v}.4s, v0.16b, {x:v}.4b[2]",
+            "sdot {d1:v}.4s, v1.16b, {x:v}.4b[2]",
+            "sdot {d2:v}.4s, v2.16b, {x:v}.4b[2]",
+            "sdot {d3:v}.4s, v3.16b, {x:v}.4b[2]",
+            "sdot {d0:v}.4s, v4.16b, {x:v}.4b[3]",
+            "sdot {d1:v}.4s, v5.16b, {x:v}.4b[3]",
+            "sdot {d2:v}.4s, v6.16b, {x:v}.4b[3]",
+            "sdot {d3:v}.4s, v7.16b, {x:v}.4b[3]",
+            ".endr",
+            n = const N,
+            ahead = const AHEAD,
+            w = inout(reg) *w,
+            q = inout(reg) *q,
+            x = out(vreg) _,
+            d0 = inout(vreg) d[0],
+            d1 = inout(vreg) d[1],
+            d2 = inout(vreg) d[2],
+            d3 = inout(vreg) d[3],
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
 struct Sdot;
 
 #[allow(unsafe_code)]
@@ -153,12 +236,11 @@ impl Dots for Sdot {
         // SAFETY: cpu, bounds: the caller: `steps` steps of 64 bytes of `w` and 4 of each q.
         unsafe {
             let mut d = [[vdupq_n_s32(0); 4]; C];
-            for _ in 0..steps / 4 {
-                let x = load_16(q);
-                step::<0, C>(&mut d, w, &x);
-                step::<1, C>(&mut d, w, &x);
-                step::<2, C>(&mut d, w, &x);
-                step::<3, C>(&mut d, w, &x);
+            for _ in 0..steps / 16 {
+                four_steps::<4, C>(&mut d, w, q);
+            }
+            for _ in 0..steps % 16 / 4 {
+                four_steps::<1, C>(&mut d, w, q);
             }
             for _ in 0..steps % 4 {
                 let x = load_4(q);

@@ -2,7 +2,7 @@
 
 use super::I8mm;
 use super::dotprod::{gemv_q8_r4k4_neon_dotprod, gemv_q8_r16k4_neon_dotprod};
-use super::q8::{Dots, Family, prefetch, rows_of_4, rows_of_16};
+use super::q8::{Dots, Family, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
 use crate::kernels::q8::Q8Block;
 use core::arch::aarch64::*;
@@ -143,6 +143,25 @@ unsafe fn zip(a: int8x16_t, b: int8x16_t) -> [int8x16_t; 2] {
     }
 }
 
+/// Two steps of 16 rows.
+///
+/// # Safety
+///
+/// The CPU has NEON.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn zip_all(a: [int8x16_t; 4], b: [int8x16_t; 4]) -> [[int8x16_t; 2]; 4] {
+    // SAFETY: cpu: the caller.
+    unsafe {
+        [
+            zip(a[0], b[0]),
+            zip(a[1], b[1]),
+            zip(a[2], b[2]),
+            zip(a[3], b[3]),
+        ]
+    }
+}
+
 /// The next 16 bytes of two columns, as two operands.
 ///
 /// # Safety
@@ -200,14 +219,11 @@ impl Dots for Smmla {
                     *x = load_16(q);
                 }
                 for half in 0..2 {
-                    if C < 4 {
-                        prefetch(*w);
-                        prefetch(w.wrapping_add(64));
-                    }
-                    let v = vld1q_s8_x4(w.cast());
-                    let u = vld1q_s8_x4(w.add(64).cast());
-                    *w = w.add(128);
-                    let rows = [zip(v.0, u.0), zip(v.1, u.1), zip(v.2, u.2), zip(v.3, u.3)];
+                    let [v, u] = match C < 4 {
+                        true => [load_64::<true>(w), load_64::<true>(w)],
+                        false => [load_64::<false>(w), load_64::<false>(w)],
+                    };
+                    let rows = zip_all(v, u);
                     for (d, x) in d.iter_mut().zip(x).take(C / 2) {
                         let x = if half == 0 { x[0] } else { x[1] };
                         for (d, w) in d.iter_mut().zip(rows) {
@@ -217,14 +233,7 @@ impl Dots for Smmla {
                 }
             }
             for _ in 0..steps % 4 {
-                let v = vld1q_s8_x4(w.cast());
-                *w = w.add(64);
-                let rows = [
-                    zip(v.0, zero),
-                    zip(v.1, zero),
-                    zip(v.2, zero),
-                    zip(v.3, zero),
-                ];
+                let rows = zip_all(load_64::<false>(w), [zero; 4]);
                 for (d, q) in d.iter_mut().zip(q.as_chunks_mut::<2>().0) {
                     let x = load_4(q);
                     for (d, w) in d.iter_mut().zip(rows) {
@@ -257,9 +266,8 @@ impl Dots for Smmla {
             let mut d = [Quad::zero(); C];
             let zero = vdupq_n_s8(0);
             for _ in 0..steps / 4 {
-                let v = vld1q_s8_x4(w.cast());
-                *w = w.add(64);
-                let rows = [zip(v.0, v.1), zip(v.2, v.3)];
+                let [a, b, c, d4] = load_64::<false>(w);
+                let rows = [zip(a, b), zip(c, d4)];
                 for (d, q) in d.iter_mut().zip(q.as_chunks_mut::<2>().0) {
                     for (w, x) in rows.into_iter().zip(load_16(q)) {
                         d.add(w, x);

@@ -10,7 +10,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 /// How far ahead of a stream of weights to prefetch, in bytes.
-const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 1024;
 
 /// A backend: its micro-kernels for both layouts, each compiled with its features. A value is the proof of them.
 #[allow(unsafe_code)]
@@ -105,18 +105,28 @@ impl<F: Family> Q8Kernel for R4K4<F> {
     }
 }
 
-/// Asks for the bytes [`AHEAD`] of `w`.
+/// The next 64 bytes of a stream of weights; those [`AHEAD`] are asked for, unless the columns are many.
+///
+/// # Safety
+///
+/// They are there, and the CPU has NEON.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(super) fn prefetch(w: *const u8) {
-    // SAFETY: a prefetch may go anywhere; it changes neither memory nor registers.
+pub(super) unsafe fn load_64<const PREFETCH: bool>(w: &mut *const u8) -> [int8x16_t; 4] {
+    // SAFETY: cpu, bounds: the caller. align: loads by bytes. A prefetch may go anywhere; it writes no memory, no register
+    //   and no flags.
     unsafe {
-        asm!(
-            "prfm pldl1keep, [{w}, #{ahead}]",
-            w = in(reg) w,
-            ahead = const AHEAD,
-            options(nostack, preserves_flags, readonly),
-        );
+        if PREFETCH {
+            asm!(
+                "prfm pldl1keep, [{w}, #{ahead}]",
+                w = in(reg) *w,
+                ahead = const AHEAD,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        let v = vld1q_s8_x4(w.cast());
+        *w = w.add(64);
+        [v.0, v.1, v.2, v.3]
     }
 }
 

@@ -1,10 +1,11 @@
 //! Dots without an instruction for them. The products of two steps add up in 16 bits: 2 * 128 * 127 = 32512.
 
 use super::Neon;
-use super::q8::{Dots, Family, prefetch, rows_of_4, rows_of_16};
+use super::q8::{AHEAD, Dots, Family, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
 use crate::kernels::q8::Q8Block;
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 #[allow(unsafe_code)]
 impl Family for Neon {
@@ -118,6 +119,87 @@ unsafe fn spread(q: *const i8) -> int8x16_t {
     unsafe { vreinterpretq_s8_s32(vdupq_n_s32(q.cast::<i32>().read_unaligned())) }
 }
 
+/// Two steps of 16 rows, in the registers that [`add_two_steps`] reads.
+///
+/// # Safety
+///
+/// There are 128 bytes of `w`, and the CPU has NEON.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn load_two_steps(w: &mut *const u8) -> [int8x16_t; 8] {
+    let (v0, v1, v2, v3, u0, u1, u2, u3);
+    // SAFETY: cpu, bounds: the caller. align: loads of bytes. A prefetch may go anywhere. It writes no memory and no flags;
+    //   the equivalent is two times `load_64`.
+    unsafe {
+        asm!(
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{w}], #64",
+            "prfm pldl1keep, [{w}, #{ahead}]",
+            "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{w}], #64",
+            w = inout(reg) *w,
+            ahead = const AHEAD,
+            out("v0") v0, out("v1") v1, out("v2") v2, out("v3") v3,
+            out("v4") u0, out("v5") u1, out("v6") u2, out("v7") u3,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    [v0, v1, v2, v3, u0, u1, u2, u3]
+}
+
+/// Adds two steps of 16 rows times the next 8 bytes of a column. Written out, for the compiler takes EXT and SMULL for
+/// SMULL2 where both halves of x are the same.
+///
+/// # Safety
+///
+/// There are 8 bytes of `q`, and the CPU has NEON.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn add_two_steps(d: &mut [Halves; 4], w: [int8x16_t; 8], q: &mut *const i8) {
+    let [d0, d1, d2, d3] = d;
+    // SAFETY: cpu, bounds: the caller. align: LD1R of words at any address. It writes no memory and no flags; the
+    //   equivalent is four times `Halves::add_two`.
+    unsafe {
+        asm!(
+            "ld1r {{{x:v}.4s}}, [{q}], #4",
+            "ld1r {{{y:v}.4s}}, [{q}], #4",
+            "smull {a:v}.8h, v0.8b, {x:v}.8b",
+            "smull {b:v}.8h, v1.8b, {x:v}.8b",
+            "smull {c:v}.8h, v2.8b, {x:v}.8b",
+            "smull {d:v}.8h, v3.8b, {x:v}.8b",
+            "smlal {a:v}.8h, v4.8b, {y:v}.8b",
+            "smlal {b:v}.8h, v5.8b, {y:v}.8b",
+            "smlal {c:v}.8h, v6.8b, {y:v}.8b",
+            "smlal {d:v}.8h, v7.8b, {y:v}.8b",
+            "sadalp {low0:v}.4s, {a:v}.8h",
+            "sadalp {low1:v}.4s, {b:v}.8h",
+            "sadalp {low2:v}.4s, {c:v}.8h",
+            "sadalp {low3:v}.4s, {d:v}.8h",
+            "smull2 {a:v}.8h, v0.16b, {x:v}.16b",
+            "smull2 {b:v}.8h, v1.16b, {x:v}.16b",
+            "smull2 {c:v}.8h, v2.16b, {x:v}.16b",
+            "smull2 {d:v}.8h, v3.16b, {x:v}.16b",
+            "smlal2 {a:v}.8h, v4.16b, {y:v}.16b",
+            "smlal2 {b:v}.8h, v5.16b, {y:v}.16b",
+            "smlal2 {c:v}.8h, v6.16b, {y:v}.16b",
+            "smlal2 {d:v}.8h, v7.16b, {y:v}.16b",
+            "sadalp {high0:v}.4s, {a:v}.8h",
+            "sadalp {high1:v}.4s, {b:v}.8h",
+            "sadalp {high2:v}.4s, {c:v}.8h",
+            "sadalp {high3:v}.4s, {d:v}.8h",
+            q = inout(reg) *q,
+            x = out(vreg) _, y = out(vreg) _,
+            a = out(vreg) _, b = out(vreg) _, c = out(vreg) _, d = out(vreg) _,
+            low0 = inout(vreg) d0.0, low1 = inout(vreg) d1.0,
+            low2 = inout(vreg) d2.0, low3 = inout(vreg) d3.0,
+            high0 = inout(vreg) d0.1, high1 = inout(vreg) d1.1,
+            high2 = inout(vreg) d2.1, high3 = inout(vreg) d3.1,
+            in("v0") w[0], in("v1") w[1], in("v2") w[2], in("v3") w[3],
+            in("v4") w[4], in("v5") w[5], in("v6") w[6], in("v7") w[7],
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+}
+
 struct Smull;
 
 #[allow(unsafe_code)]
@@ -132,30 +214,19 @@ impl Dots for Smull {
         unsafe {
             let mut d = [[Halves::zero(); 4]; C];
             for _ in 0..steps / 2 {
-                prefetch(*w);
-                prefetch(w.wrapping_add(64));
-                let v = vld1q_s8_x4(w.cast());
-                let u = vld1q_s8_x4(w.add(64).cast());
-                *w = w.add(128);
+                let two = load_two_steps(w);
                 for (d, q) in d.iter_mut().zip(&mut *q) {
-                    let x = [spread(*q), spread(q.add(4))];
-                    *q = q.add(8);
-                    d[0].add_two([v.0, u.0], x);
-                    d[1].add_two([v.1, u.1], x);
-                    d[2].add_two([v.2, u.2], x);
-                    d[3].add_two([v.3, u.3], x);
+                    add_two_steps(d, two, q);
                 }
             }
             if steps % 2 == 1 {
-                let v = vld1q_s8_x4(w.cast());
-                *w = w.add(64);
+                let v = load_64::<true>(w);
                 for (d, q) in d.iter_mut().zip(q) {
                     let x = spread(*q);
                     *q = q.add(4);
-                    d[0].add_one(v.0, x);
-                    d[1].add_one(v.1, x);
-                    d[2].add_one(v.2, x);
-                    d[3].add_one(v.3, x);
+                    for (d, v) in d.iter_mut().zip(v) {
+                        d.add_one(v, x);
+                    }
                 }
             }
             let mut rows = [[vdupq_n_s32(0); 4]; C];
