@@ -49,6 +49,29 @@ impl<'b> Tensor<'b> {
         }
     }
 
+    /// A matrix that is packed as a blob's are; `None` if `data` are not the bytes that the shape takes, or the layout does
+    /// not hold the dtype. `group` and `scale_exp` are of `q8`.
+    pub fn from_tiles(
+        (dtype, layout): (Dtype, Layout),
+        (rows, cols): (usize, usize),
+        group: usize,
+        scale_exp: i8,
+        data: &'b [u8],
+    ) -> Option<Self> {
+        let legal = layout.holds(dtype) && matches!(group, 32 | 64 | 128 | 256);
+        let size = layout::packed_size(dtype, layout, rows, cols, group);
+        (legal && data.len() == size).then_some(Self {
+            dtype,
+            layout,
+            lanes: layout.tile_rows(),
+            scale_exp,
+            rows,
+            cols,
+            group,
+            data,
+        })
+    }
+
     /// A row-major f32 matrix `[rows][cols]` that somebody else owns; `None` if the lengths differ.
     pub fn from_rows(data: &'b [f32], rows: usize, cols: usize) -> Option<Self> {
         Self::borrowed(data, rows, cols, 1)
@@ -192,6 +215,17 @@ impl<'b> BPanel<'b> {
     /// Packed bytes.
     pub const fn bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// A panel that is packed as a blob's are; `None` if `data` are not the bytes that the shape takes.
+    pub fn from_tiles(
+        dtype: Dtype,
+        scale_exp: i8,
+        (rows, rank): (usize, usize),
+        data: &'b [u8],
+    ) -> Option<Self> {
+        (data.len() == layout::packed_b_size(dtype, rows, rank))
+            .then(|| Self::packed(dtype, scale_exp, rows, rank, data))
     }
 
     /// The panel of a blob.

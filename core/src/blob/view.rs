@@ -39,6 +39,8 @@ pub struct Model<'b> {
     pub(crate) widest_ranks: usize,
     /// Widest layer of the classifier.
     pub(crate) widest_classifier: usize,
+    /// Whether a tensor lies in `m4`, whose kernels want panels of twice the bytes.
+    pub(crate) has_m4: bool,
 }
 
 /// A module that at least one expert targets; PEFT's "X-LoRA layer".

@@ -127,7 +127,9 @@ where
 pub(crate) struct Quantise<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) group: usize,
+    /// Twice the bytes if the panel is to be expanded.
     pub(crate) q: &'a mut [i8],
+    pub(crate) expand: bool,
     pub(crate) sx: &'a mut [f32],
     pub(crate) sum: &'a mut [i32],
 }
@@ -138,6 +140,10 @@ impl Task for Quantise<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> bool {
         ran(Operation::Quantise);
-        panel::quantise(self.x, self.group, self.q, self.sx, self.sum)
+        let finite = panel::quantise(self.x, self.group, self.q, self.sx, self.sum);
+        if I::EXPANDS && self.expand {
+            panel::expand(self.q);
+        }
+        finite
     }
 }

@@ -8,8 +8,9 @@
 //! A value of an [`Isa`] is the proof that this CPU has it: detection or the build hands it out, nothing else can
 //! make one. A [`Lanes`] is made by an `Isa` only, so it carries the proof on.
 
+use crate::blob::Tensor;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
+use crate::kernels::q8::{Q8Tile, by_tiles};
 use core::ops::{Add, Mul};
 
 /// Lanes of a vector: rows of a unit, positions of a tile of keys, dimensions of values.
@@ -48,6 +49,19 @@ pub(crate) trait Isa: Copy {
     /// Order per row: acc = +0; for g ascending, d = the exact integer sum of q*x, then
     /// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
     fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc);
+
+    /// Rows `first..first + rows` of `w`, a whole number of tiles, times each of the columns: tile by tile, unless a
+    /// backend takes several tiles in one call.
+    #[inline(always)]
+    fn q8_unit(
+        self,
+        w: &Tensor<'_>,
+        (first, rows): (usize, usize),
+        columns: &[PanelColumn<'_>],
+        acc: &mut Acc,
+    ) {
+        by_tiles(self, w, (first, rows), columns, acc);
+    }
 }
 
 /// Work that a backend compiles for its CPU. `run` and all that it calls is `#[inline(always)]`.

@@ -79,14 +79,7 @@ pub(crate) fn gemv<I: Isa>(
         Dtype::F32 => Operation::GemvF32,
     });
     match w.dtype {
-        Dtype::Q8 => {
-            let lanes = w.lanes.clamp(1, UNIT);
-            for lane in (0..rows).step_by(lanes) {
-                if let Some(tile) = w.q8_tile((first + lane) / lanes) {
-                    isa.q8(&tile, block.panels(), lane, acc);
-                }
-            }
-        }
+        Dtype::Q8 => isa.q8_unit(w, (first, rows), block.panels(), acc),
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
         Dtype::F32 => gemv_float::<I, F32>(isa, w, first, rows, block.floats(), acc),
     }

@@ -7,15 +7,19 @@
 //!   over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
 //!   once a sweep.
 //! * `scalar`: the specification. The other folders are backends; the table below lists them, best first.
+//! * [`probe`]: single operations, for the kernels' own tests.
 //! * [`work`]: a range of rows of one operation, and the [`Executor`] that runs it.
 //!
 //! A micro-kernel's name is `operation_dtype_layout_backend[_instruction]`, as `gemv_q8_r16k4_x86_avx512vnni`: the
 //! key in tables, tests and logs. Where one body serves every layout, the layout is left out.
 //!
 //! **Adding a backend** is a folder with a type that implements `Isa`, and a line in the table. `target_arch` and
-//! `target_feature` stand here and in those folders only.
+//! `target_feature` stand here and in those folders only; `pleach_cortex_m` and `pleach_mve` are set by the core's
+//! `build.rs`, since stable compilers do not tell `cfg` about Arm's DSP and Helium.
 
 pub mod attention;
+#[cfg(pleach_cortex_m)]
+mod cortex_m;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod float;
@@ -27,6 +31,7 @@ pub(crate) mod lora;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 pub mod panel;
+pub mod probe;
 pub(crate) mod q8;
 pub(crate) mod scalar;
 pub mod work;
@@ -117,15 +122,21 @@ backends! {
     DotProd: neon::DotProd,
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon: neon::Neon,
+    #[cfg(pleach_cortex_m)]
+    CortexM: cortex_m::CortexM,
+    #[cfg(not(pleach_cortex_m))]
     Scalar: scalar::Scalar,
 }
 
 impl Kernels {
-    /// The scalar kernels, which run everywhere and specify every bit.
+    /// Kernels that every CPU of the build's target runs: the scalar ones, which specify every bit. A firmware for a
+    /// Cortex-M with DSP or Helium has only those of that backend, since flash is scarce; the bits are the same.
     pub const fn portable() -> Self {
-        Self {
-            backend: Backend::Scalar(scalar::Scalar),
-        }
+        #[cfg(pleach_cortex_m)]
+        let backend = Backend::CortexM(cortex_m::CortexM);
+        #[cfg(not(pleach_cortex_m))]
+        let backend = Backend::Scalar(scalar::Scalar);
+        Self { backend }
     }
 
     /// The best kernels that the running CPU has.

@@ -18,12 +18,14 @@ const INV_127: u32 = 0x3c01_0204;
 /// of its `q` (the start value of kernels whose instruction takes one operand unsigned).
 #[derive(Clone, Copy, Debug)]
 pub struct PanelColumn<'a> {
-    /// Quantised values.
+    /// Quantised values; twice as many bytes if they are expanded.
     pub q: &'a [i8],
     /// Scale per group.
     pub sx: &'a [f32],
     /// Sum of `q` per group.
     pub sum: &'a [i32],
+    /// Whether [`expand`] was called on `q`.
+    pub expanded: bool,
 }
 
 impl PanelColumn<'_> {
@@ -32,12 +34,30 @@ impl PanelColumn<'_> {
         q: &[],
         sx: &[],
         sum: &[],
+        expanded: false,
     };
 
     /// Value `k`; 0 behind the end.
     #[inline(always)]
     pub(crate) fn value(&self, k: usize) -> i32 {
+        if self.expanded {
+            return self.expanded_value(k).unwrap_or(0);
+        }
         self.q.get(k).map_or(0, |q| *q as i32)
+    }
+
+    fn expanded_value(&self, k: usize) -> Option<i32> {
+        let step = self.q.as_chunks::<EXPANDED_STEP>().0.get(k / K_STEP)?;
+        let halves = step.as_chunks::<2>().0;
+        let half = |at: usize| {
+            let [low, high] = halves.get(at)?.map(|b| b as u8);
+            Some(i16::from_le_bytes([low, high]) as i32)
+        };
+        let odd = half((k % K_STEP) / 2)?;
+        if k % 2 == 1 {
+            return Some(odd);
+        }
+        Some((half(2 + (k % K_STEP) / 2)? + odd) >> 8)
     }
 }
 
@@ -54,6 +74,8 @@ pub(crate) struct Input<'a> {
     pub(crate) q: &'a [i8],
     pub(crate) sx: &'a [f32],
     pub(crate) sum: &'a [i32],
+    /// Whether the panel is expanded; `q_stride` is in bytes.
+    pub(crate) expanded: bool,
     /// The columns that take part; `None` for all.
     pub(crate) picks: Option<&'a [u16]>,
 }
@@ -70,6 +92,7 @@ impl<'a> Input<'a> {
             q: &[],
             sx: &[],
             sum: &[],
+            expanded: false,
             picks: None,
         }
     }
@@ -91,9 +114,57 @@ impl<'a> Input<'a> {
         let i = self.index(c);
         let n = groups(self.k, self.group);
         PanelColumn {
-            q: part(self.q, i, self.q_stride, round_up(self.k, K_PAD)),
+            q: part(
+                self.q,
+                i,
+                self.q_stride,
+                panel_stride(self.k, self.expanded),
+            ),
             sx: part(self.sx, i, self.s_stride, n),
             sum: part(self.sum, i, self.s_stride, n),
+            expanded: self.expanded,
+        }
+    }
+}
+
+/// Bytes of one column of a panel of `k` values.
+pub(crate) const fn panel_stride(k: usize, expanded: bool) -> usize {
+    round_up(k, K_PAD).saturating_mul(if expanded { EXPANSION } else { 1 })
+}
+
+/// Bytes that an expanded value takes.
+pub(crate) const EXPANSION: usize = 2;
+
+/// Bytes of an expanded step of four values.
+const EXPANDED_STEP: usize = K_STEP * EXPANSION;
+
+/// Expands a quantised column for kernels of the layout `m4`: of every four values, the halfwords `x1`, `x3`,
+/// `256 x0 - x1`, `256 x2 - x3`, little-endian. With halfwords of weights `h = 256 w1 + w0`, `h * x1 + w0 * (256 x0 - x1)`
+/// is 256 times `w0 x0 + w1 x1`.
+///
+/// `q` holds the values in its first half, each within -127..=127 as [`quantise`] writes them.
+#[inline(always)]
+pub fn expand(q: &mut [i8]) {
+    // From the end: a step's place lies behind all values that are still to be read, or on itself.
+    for step in (0..q.len() / EXPANDED_STEP).rev() {
+        let from = q
+            .get(step * K_STEP..)
+            .and_then(|q| q.first_chunk::<K_STEP>());
+        let Some([x0, x1, x2, x3]) = from.map(|x| x.map(|x| x as i16)) else {
+            return;
+        };
+        let halves = [
+            x1,
+            x3,
+            (x0 << 8).wrapping_sub(x1),
+            (x2 << 8).wrapping_sub(x3),
+        ];
+        let to = q.get_mut(step * EXPANDED_STEP..);
+        let Some(to) = to.and_then(|q| q.first_chunk_mut::<EXPANDED_STEP>()) else {
+            return;
+        };
+        for (to, half) in to.as_chunks_mut::<2>().0.iter_mut().zip(halves) {
+            *to = half.to_le_bytes().map(|b| b as i8);
         }
     }
 }
@@ -152,6 +223,35 @@ mod tests {
         assert_eq!(sum, [96, 0]);
         assert_eq!(sx[0], 2.0 * f32::from_bits(INV_127));
         assert_eq!(sx[1], 0.0);
+    }
+
+    /// Every pair of values, wherever it stands in a step: the halfwords by the formula, and the values back.
+    #[test]
+    fn expansion() {
+        let (mut q, mut all) = ([0i8; 32], 0);
+        for even in -127..=127i8 {
+            for odd in -127..=127i8 {
+                q = [0; 32];
+                q[..8].copy_from_slice(&[even, odd, odd, even, -even, odd, 0, -1]);
+                let plain = q;
+                expand(&mut q);
+                let half = |i: usize| i16::from_le_bytes([q[2 * i] as u8, q[2 * i + 1] as u8]);
+                assert_eq!([half(0), half(1)], [odd as i16, even as i16]);
+                assert_eq!(half(2), 256 * even as i16 - odd as i16);
+                assert_eq!(half(3), 256 * odd as i16 - even as i16);
+                let column = PanelColumn {
+                    q: &q,
+                    expanded: true,
+                    ..PanelColumn::EMPTY
+                };
+                for (k, x) in plain[..16].iter().enumerate() {
+                    assert_eq!(column.value(k), *x as i32);
+                    all += 1;
+                }
+                assert_eq!(column.value(16), 0);
+            }
+        }
+        assert_eq!((all, q[31]), (255 * 255 * 16, 0));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use crate::carve::{Carver, part_bytes};
 use crate::error::Error;
 use crate::kernels::UNIT;
 use crate::kernels::attention::LANES;
-use crate::kernels::layout::{K_PAD, groups, round_up};
+use crate::kernels::layout::{groups, round_up};
 use crate::kernels::lora::Choice;
+use crate::kernels::panel::panel_stride;
 use crate::session::column::Column;
 use crate::session::options::{Caches, LogitsKind, MAX_CONTEXT, SessionOptions, Speculate};
 
@@ -122,7 +123,7 @@ impl Sizes {
             picks: n,
             residual: product(units(c.hidden as usize), n, 1),
             input: product(k, n, 1),
-            panel: product(round_up(k, K_PAD), n, 1),
+            panel: product(panel_stride(k, model.has_m4), n, 1),
             panel_groups: product(groups(k, c.group as usize), n, 1),
             output: max(
                 product(widest, n, 1),

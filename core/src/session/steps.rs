@@ -5,9 +5,9 @@ use crate::blob::{Model, Tensor};
 use crate::error::{Error, Pass};
 use crate::kernels::attention::{self, LANES};
 use crate::kernels::elementwise::{self, Act, Norm, Quantise, column_mut, place};
-use crate::kernels::layout::{K_PAD, groups, round_up};
+use crate::kernels::layout::{groups, round_up};
 use crate::kernels::lora::{LoraSource, LoraTerm};
-use crate::kernels::panel::Input;
+use crate::kernels::panel::{Input, panel_stride};
 use crate::kernels::{UNIT, embedding};
 use crate::math::{self, Sum16, flush};
 use crate::pairs::pairs;
@@ -321,9 +321,10 @@ impl<'m> Machine<'m> {
     ) -> Result<(), Error> {
         let group = self.model.config.group as usize;
         let count = groups(k, group).max(1);
+        let expand = self.expands();
         let values = pairs(
             state.input.chunks_exact(k.max(1)),
-            state.panel.chunks_exact_mut(round_up(k, K_PAD).max(1)),
+            state.panel.chunks_exact_mut(panel_stride(k, expand).max(1)),
         );
         let scales = pairs(
             state.panel_scales.chunks_exact_mut(count),
@@ -344,6 +345,7 @@ impl<'m> Machine<'m> {
                 x,
                 group,
                 q: &mut *q,
+                expand,
                 sx: &mut *sx,
                 sum: &mut *sum,
             });
@@ -355,6 +357,11 @@ impl<'m> Machine<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Whether panels are expanded: on a CPU whose kernels want that, in a model with tensors for them.
+    pub(crate) fn expands(&self) -> bool {
+        self.model.has_m4 && self.kernels.expands()
     }
 
     /// Lists the columns with `flag`; returns their number.
@@ -453,6 +460,7 @@ impl<'m> Machine<'m> {
 /// The views of `state`'s input that matrices read.
 pub(crate) fn input_of<'a>(
     model: &Model<'_>,
+    expanded: bool,
     k: usize,
     parts: (&'a [f32], &'a [i8], &'a [f32], &'a [i32]),
     picks: Option<&'a [u16]>,
@@ -463,11 +471,12 @@ pub(crate) fn input_of<'a>(
         k,
         group,
         x,
-        q_stride: round_up(k, K_PAD),
+        q_stride: panel_stride(k, expanded),
         s_stride: groups(k, group),
         q,
         sx,
         sum,
+        expanded,
         picks,
     }
 }

@@ -157,7 +157,7 @@ impl<'m> Machine<'m> {
                 let (_, sites, k) = self.group(layer, group)?;
                 let job = LoraAJob {
                     kernels: self.kernels,
-                    input: input_of(self.model, k, inputs, None),
+                    input: input_of(self.model, self.expands(), k, inputs, None),
                     term: LoraTerm {
                         source: LoraSource::Model(self.model, sites),
                         selected: chosen(state.choices, sweep.chosen)?,
@@ -182,7 +182,7 @@ impl<'m> Machine<'m> {
                 let job = LinearJob {
                     kernels: self.kernels,
                     parts,
-                    input: input_of(self.model, k, inputs, None),
+                    input: input_of(self.model, self.expands(), k, inputs, None),
                     term: (sweep.chosen > 0).then_some(LoraTerm {
                         source: LoraSource::Model(self.model, sites),
                         selected: chosen(state.choices, sweep.chosen)?,
@@ -251,7 +251,13 @@ impl<'m> Machine<'m> {
                     .ok_or(Error::Corrupt)?;
                 let k = weight.cols();
                 let input = match layer {
-                    0 => input_of(self.model, k, inputs, state.picks.get(..picked)),
+                    0 => input_of(
+                        self.model,
+                        self.expands(),
+                        k,
+                        inputs,
+                        state.picks.get(..picked),
+                    ),
                     _ => Input::floats_only(k, state.scores),
                 };
                 let job = LinearJob::plain(self.kernels, weight, Some(bias.data), input);
@@ -262,7 +268,13 @@ impl<'m> Machine<'m> {
                 let picked = sweep.picked as usize;
                 let weight = self.model.head().ok_or(Error::Corrupt)?;
                 let k = weight.cols();
-                let input = input_of(self.model, k, inputs, state.picks.get(..picked));
+                let input = input_of(
+                    self.model,
+                    self.expands(),
+                    k,
+                    inputs,
+                    state.picks.get(..picked),
+                );
                 let job = LinearJob::plain(self.kernels, weight, None, input);
                 let rows = linear_rows(&job, k, picked);
                 take(sweep, executor, left, Job::Linear(&job), rows, state.output)

@@ -327,6 +327,7 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                 q,
                 sx,
                 sum,
+                expanded: false,
                 picks: None,
             };
             let term = LoraTerm {

@@ -164,6 +164,39 @@ pub(super) const fn widest_ranks(model: &Model<'_>) -> usize {
     widest
 }
 
+/// Whether a tensor of the base or an A panel lies in `m4`. Tables only: the tensors were checked.
+pub(super) const fn has_m4(model: &Model<'_>) -> bool {
+    let tensors = match format::array::<4>(model.base, 0) {
+        Some(n) => u32::from_le_bytes(*n) as usize,
+        None => 0,
+    };
+    let mut n = 0;
+    while n < tensors {
+        if let Some(t) = model.base_tensor(n)
+            && matches!(t.layout, Layout::M4)
+        {
+            return true;
+        }
+        n += 1;
+    }
+    let mut class = 0;
+    while class < model.n_experts() {
+        if let Some(expert) = model.expert(class) {
+            let mut n = 0;
+            while n < model.n_sites() {
+                if let Some(r) = expert.record(n)
+                    && let Some((_, Layout::M4)) = r.a_kind()
+                {
+                    return true;
+                }
+                n += 1;
+            }
+        }
+        class += 1;
+    }
+    false
+}
+
 /// Rank of an expert at a site, the replaced one's if there is one.
 pub(super) const fn rank(model: &Model<'_>, class: usize, site: usize) -> usize {
     let mut rest = model.replaced;

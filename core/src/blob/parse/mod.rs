@@ -98,6 +98,7 @@ impl<'b> Model<'b> {
             replaced: &[],
             widest_ranks: 0,
             widest_classifier: 0,
+            has_m4: false,
         };
         tri!(layers(&model));
         tri!(base_tensors(&model));
@@ -157,6 +158,7 @@ impl<'b> Model<'b> {
             return Err(e);
         }
         model.widest_ranks = widest_ranks(&model);
+        model.has_m4 = has_m4(&model);
         Ok(model)
     }
 
@@ -198,6 +200,8 @@ impl<'b> Model<'b> {
         let mut model = self;
         model.replaced = files;
         model.widest_ranks = widest_ranks(&model);
+        model.has_m4 = has_m4(&model);
+        model.has_m4 = has_m4(&model);
         Ok(model)
     }
 }

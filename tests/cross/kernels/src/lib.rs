@@ -1,0 +1,15 @@
+//! Every kernel of the build's backend against the scalar specification, on bits.
+//!
+//! The same code runs on a board and on the PC that compares the hashes; what does not fit into [`Memory`] is
+//! left out on both.
+
+#![cfg_attr(target_os = "none", no_std)]
+
+pub mod cases;
+pub mod data;
+pub mod memory;
+
+use core::fmt::Arguments;
+
+/// Writes a line of text.
+pub type Line = fn(Arguments<'_>);

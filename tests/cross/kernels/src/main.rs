@@ -1,0 +1,50 @@
+//! The harness on a board, and on the PC that it is compared with: that one takes `small` or `large`.
+
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod board;
+#[cfg(target_os = "none")]
+mod count;
+
+use kernels::memory::Memory;
+
+/// For 16 KiB of RAM.
+#[cfg(any(small, not(target_os = "none")))]
+type Small = Memory<3072, 512, 1088, 64>;
+/// For 512x512 weights in `q8`.
+#[cfg(not(small))]
+type Large = Memory<{ 280 * 1024 }, 8064, 16384, 256>;
+
+#[cfg(target_os = "none")]
+fn main_on_board() -> ! {
+    #[cfg(small)]
+    type Size = Small;
+    #[cfg(not(small))]
+    type Size = Large;
+    // On the stack, which has all the RAM that is left.
+    let mut memory = Size::ZERO;
+    let kernels = pleach::Kernels::of_build();
+    board::line(format_args!("kernels {}", kernels.name()));
+    let same = kernels::cases::compare(kernels, memory.buffers(), board::line);
+    count::print(kernels, &mut memory.buffers(), board::line);
+    board::exit(same.is_err().into())
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() -> std::process::ExitCode {
+    fn line(text: std::fmt::Arguments<'_>) {
+        println!("{text}");
+    }
+    let kernels = pleach::Kernels::of_build();
+    line(format_args!("kernels {}", kernels.name()));
+    let same = match std::env::args().nth(1).as_deref() {
+        Some("small") => kernels::cases::compare(kernels, Box::new(Small::ZERO).buffers(), line),
+        Some("large") => kernels::cases::compare(kernels, Box::new(Large::ZERO).buffers(), line),
+        _ => {
+            eprintln!("kernels: name a size of memory\n  kernels small|large");
+            return 2.into();
+        }
+    };
+    u8::from(same.is_err()).into()
+}
