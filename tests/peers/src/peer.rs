@@ -53,6 +53,11 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.output

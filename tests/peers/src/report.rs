@@ -2,7 +2,7 @@
 
 use crate::How;
 use peers::llama::Llama;
-use peers::machine::Cpu;
+use peers::machine::{Cpu, MANY};
 use peers::series::Figure;
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,19 @@ impl Report {
         }
         report.data("rounds", json!(how.rounds));
         report
+    }
+
+    /// Says how much of the processors' time others had meanwhile.
+    pub(crate) fn others(&mut self, share: f64) {
+        let meanwhile = format!(
+            "other programs had {:.0} % of the processors' time meanwhile",
+            100.0 * share
+        );
+        self.about(match share > MANY {
+            true => format!("BUSY: {meanwhile}; stop them: these figures mean little"),
+            false => meanwhile,
+        });
+        self.data("others", json!(share));
     }
 
     /// A line about what ran.

@@ -4,6 +4,7 @@ use super::{arena, english, kernels, model, three, told, turns};
 use crate::report::Report;
 use crate::{How, IsaOption};
 use peers::Result;
+use peers::machine::Others;
 use peers::models;
 use peers::ours::{Ours, executor, options};
 use peers::series::{Bar, Figure, Series};
@@ -43,6 +44,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
             )),
         }
     };
+    let others = Others::since_now(&[]);
     for round in 0..how.rounds {
         told(round, how.rounds);
         for turn in &mut turns {
@@ -56,12 +58,15 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         }
     }
 
+    let others = others.share(&[]);
+
     let mut report = Report::new(how, None);
     report.about(format!("pleach's kernels: {}", ours.kernels()));
     report.about(format!(
         "one token or two after {PROMPT}, each with its logits; {} rounds of {SWEEPS} sweeps",
         how.rounds
     ));
+    report.others(others);
     report.columns(&["threads", "one column, ms", "two columns, ms", "ratio"]);
     let bar = match how.isa {
         IsaOption::Native => 1.08,

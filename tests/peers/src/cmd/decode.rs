@@ -5,6 +5,7 @@ use crate::How;
 use crate::report::{Report, grouped};
 use peers::Result;
 use peers::llama::Llama;
+use peers::machine::Others;
 use peers::models;
 use peers::ours::{Ours, executor, options};
 use peers::peer::Peer;
@@ -46,6 +47,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let bytes = ours.tokens(tokens, &mut executor(1))?.bytes() / TOKENS as u64;
     let reader = Reader::new(bytes as usize)?;
     let mut turns = turns(how);
+    let others = Others::since_now(&[peer.id()]);
     for round in 0..how.rounds {
         told(round, how.rounds);
         for turn in &mut turns {
@@ -62,6 +64,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         }
     }
 
+    let others = others.share(&[peer.id()]);
+
     let mut report = Report::new(how, Some(&llama));
     report.about(format!("llama.cpp's weights in {}", peer.buffers));
     report.about(format!("pleach's kernels: {}", ours.kernels()));
@@ -71,6 +75,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         grouped(bytes),
         reader.loads()
     ));
+    report.others(others);
     report.columns(&[
         "threads",
         "pleach tok/s",

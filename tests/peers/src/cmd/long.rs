@@ -5,6 +5,7 @@ use crate::How;
 use crate::report::{Report, grouped};
 use peers::Result;
 use peers::llama::Llama;
+use peers::machine::Others;
 use peers::models;
 use peers::ours::{Ours, executor, options};
 use peers::peer::Peer;
@@ -38,6 +39,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
 
     let (mut mine, mut theirs, mut read) =
         (Series::default(), Series::default(), Series::default());
+    let others = Others::since_now(&[peer.id()]);
     for round in 0..how.rounds {
         told(round, how.rounds);
         ours.session
@@ -52,6 +54,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         read.0.push(bytes as f64 / reader.rate(1).0);
     }
 
+    let others = others.share(&[peer.id()]);
+
     let mut report = Report::new(how, Some(&llama));
     report.about(format!("pleach's kernels: {}", ours.kernels()));
     report.about(format!(
@@ -59,6 +63,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         how.rounds,
         grouped(bytes)
     ));
+    report.others(others);
     report.columns(&["a token", "ms", "of the read's time"]);
     let (ours_over, theirs_over) = (mine.over(&read), theirs.over(&read));
     let row = |name: &str, time: &Series, over: f64| {

@@ -5,6 +5,7 @@ use crate::report::Report;
 use crate::{How, IsaOption};
 use peers::Result;
 use peers::llama::Llama;
+use peers::machine::Others;
 use peers::models;
 use peers::ours::{Ours, executor, options};
 use peers::peer::Peer;
@@ -27,6 +28,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     peer.prompt(&text)?;
 
     let mut turns = turns(how);
+    let others = Others::since_now(&[peer.id()]);
     for round in 0..how.rounds {
         told(round, how.rounds);
         for turn in &mut turns {
@@ -39,6 +41,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         }
     }
 
+    let others = others.share(&[peer.id()]);
+
     let mut report = Report::new(how, Some(&llama));
     report.about(format!("llama.cpp's weights in {}", peer.buffers));
     report.about(format!(
@@ -50,6 +54,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         "a prompt of {TOKENS}, the last token's logits, {} rounds",
         how.rounds
     ));
+    report.others(others);
     report.columns(&["threads", "pleach tok/s", "llama.cpp tok/s", "ratio"]);
     let bar = match how.isa {
         IsaOption::Native => 3.0,

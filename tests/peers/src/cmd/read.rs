@@ -4,6 +4,7 @@ use super::{three, told};
 use crate::How;
 use crate::report::Report;
 use peers::Result;
+use peers::machine::Others;
 use peers::read::{Reader, Way};
 use peers::series::Series;
 use serde_json::json;
@@ -24,6 +25,7 @@ pub(crate) fn run(how: &How, megabytes: usize) -> Result<Report> {
         "prefetched",
         "best of a round",
     ]);
+    let others = Others::since_now(&[]);
     for threads in &how.threads {
         let mut ways = Way::ALL.map(|_| Series::default());
         let mut best = Series::default();
@@ -44,5 +46,6 @@ pub(crate) fn run(how: &How, megabytes: usize) -> Result<Report> {
             json!({ "ways": ways, "best": best.json() }),
         );
     }
+    report.others(others.share(&[]));
     Ok(report)
 }

@@ -5,6 +5,7 @@ use crate::How;
 use crate::report::{Report, grouped};
 use parity::smol::{self, EXPERTS, Pair};
 use peers::Result;
+use peers::machine::Others;
 use peers::models;
 use peers::ours::{Done, Ours, executor, less, options};
 use peers::read::Reader;
@@ -31,13 +32,20 @@ pub(crate) fn run(how: &How) -> Result<Report> {
          scaling pass; a whole token: greedy answers to held-out prompts",
         how.rounds
     ));
-    report.columns(&["what", "threads", "base ms", "ms", "ratio", "bytes' ratio"]);
-    let trained = models::xlora()?;
+    report.columns(&[
+        "what",
+        "threads",
+        "ms",
+        "beside ms",
+        "ratio",
+        "bytes' ratio",
+    ]);
+    let (trained, synthetic) = (models::xlora()?, models::synthetic()?);
     let trained = model(&trained)?;
     // The synthetic model has no tokenizer of its own, and the same vocabulary.
     let text = english(&trained, PROMPT + TOKENS)?;
+    let others = Others::since_now(&[]);
     routed(how, kernels, &mut report, "xlora-smol", trained, &text)?;
-    let synthetic = models::synthetic()?;
     let synthetic = model(&synthetic)?;
     routed(
         how,
@@ -49,6 +57,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     )?;
     classifier(how, kernels, &mut report, trained)?;
     whole(how, kernels, &mut report, trained)?;
+    report.others(others.share(&[]));
     Ok(report)
 }
 
@@ -99,10 +108,10 @@ fn routed(
         let (threads, a, b) = (turn.threads, &turn.other, &turn.ours);
         let more = b.over(a);
         report.row(&[
-            name.to_owned(),
+            format!("{name}, routed beside base"),
             threads.to_string(),
-            three(a.median() * 1e3),
             three(b.median() * 1e3),
+            three(a.median() * 1e3),
             format!("{:.3}", more.median()),
             format!("{more_bytes:.3}"),
         ]);
@@ -176,6 +185,9 @@ fn classify(
         first -= 1;
         macs += timed.works[first].macs;
     }
+    if macs > done.classifier_macs + done.classifier_macs / 10 {
+        return Err("the last works of a scaling pass are not the classifier's".into());
+    }
     let (begin, end) = match (timed.works.get(first), timed.works.last()) {
         (Some(a), Some(b)) => (a.began, b.ended),
         _ => return Err("a sweep without works".into()),
@@ -216,12 +228,12 @@ fn classifier(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>
     }
     let over = matrices.over(&read);
     report.row(&[
-        format!("classifier, {} bytes", grouped(bytes)),
+        format!("classifier beside the read of {} bytes", grouped(bytes)),
         "1".into(),
-        three(read.median() * 1e3),
         three(matrices.median() * 1e3),
+        three(read.median() * 1e3),
         format!("{:.3}", over.median()),
-        "1".into(),
+        String::new(),
     ]);
     report.figure(Figure::new(
         "classifier's matrices, of the time that their bytes take",
@@ -327,10 +339,10 @@ fn whole(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>) -> 
         let (threads, slow, fast) = (turn.threads, &turn.other, &turn.ours);
         let ratio = fast.over(slow);
         report.row(&[
-            "whole token, held guess beside naive".into(),
+            "xlora-smol, whole token, held guess beside naive".into(),
             threads.to_string(),
-            three(slow.median() * 1e3),
             three(fast.median() * 1e3),
+            three(slow.median() * 1e3),
             format!("{:.3}", ratio.median()),
             String::new(),
         ]);
