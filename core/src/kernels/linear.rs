@@ -20,29 +20,32 @@ pub(crate) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The next columns of `columns`, at most 8.
+    /// No columns.
+    pub(crate) const EMPTY: Self = Self {
+        panels: [PanelColumn::EMPTY; BLOCK],
+        floats: [&[]; BLOCK],
+        columns: [0; BLOCK],
+        len: 0,
+    };
+
+    /// Takes the next columns of `columns`, at most 8.
     #[inline(always)]
-    pub(crate) fn new(
+    pub(crate) fn take(
+        &mut self,
         input: &Input<'a>,
         dtype: Dtype,
         columns: impl Iterator<Item = usize>,
-    ) -> Self {
-        let mut block = Self {
-            panels: [PanelColumn::EMPTY; BLOCK],
-            floats: [&[]; BLOCK],
-            columns: [0; BLOCK],
-            len: 0,
-        };
-        let slots = block.panels.iter_mut().zip(block.floats.iter_mut());
-        for (((panel, floats), slot), column) in slots.zip(&mut block.columns).zip(columns) {
+    ) {
+        self.len = 0;
+        let slots = self.panels.iter_mut().zip(&mut self.floats);
+        for (((panel, floats), slot), column) in slots.zip(&mut self.columns).zip(columns) {
             match dtype {
                 Dtype::Q8 => *panel = input.panel(column),
                 _ => *floats = input.floats(column),
             }
             *slot = column;
-            block.len += 1;
+            self.len += 1;
         }
-        block
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -137,14 +140,14 @@ impl<'a> LinearJob<'a> {
         self.parts.iter().flatten().map(Part::units).sum()
     }
 
-    /// 16 rows; `out` is `[column][16]`.
+    /// 16 rows; `out` is `[column][16]`, `block` is scratch.
     #[inline(always)]
-    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32]) {
+    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32], block: &mut Block<'a>) {
         let mut unit = unit;
         for (number, part) in self.parts.iter().enumerate() {
             let Some(part) = part else { return };
             if unit < part.units() {
-                return self.part_unit(isa, number, part, unit, out);
+                return self.part_unit(isa, number, part, unit, out, block);
             }
             unit -= part.units();
         }
@@ -158,6 +161,7 @@ impl<'a> LinearJob<'a> {
         part: &Part<'_>,
         unit: usize,
         out: &mut [f32],
+        block: &mut Block<'a>,
     ) {
         let first = unit * UNIT;
         let bias = part.bias.map(|bias| {
@@ -168,9 +172,9 @@ impl<'a> LinearJob<'a> {
         for (i, out) in blocks.enumerate() {
             let (start, len) = (i * BLOCK, out.len());
             let columns = start..start + len;
-            let block = Block::new(&self.input, part.weight.dtype, columns);
+            block.take(&self.input, part.weight.dtype, columns);
             let mut acc: Acc = [[0.0; LANES]; BLOCK];
-            gemv(isa, &part.weight, first, UNIT, &block, &mut acc);
+            gemv(isa, &part.weight, first, UNIT, block, &mut acc);
             if let Some(bias) = bias {
                 for acc in &mut acc {
                     *acc = (isa.load(acc) + bias).array();

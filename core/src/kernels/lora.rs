@@ -143,10 +143,10 @@ pub(crate) struct LoraAJob<'a> {
     pub(crate) term: LoraTerm<'a>,
 }
 
-impl LoraAJob<'_> {
-    /// Rows `4 * unit..` of the r-vectors; `out` is `[4][column]`.
+impl<'a> LoraAJob<'a> {
+    /// Rows `4 * unit..` of the r-vectors; `out` is `[4][column]`, `block` is scratch.
     #[inline(always)]
-    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32]) {
+    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32], block: &mut Block<'a>) {
         let row = unit.saturating_mul(A_UNIT);
         let after = self
             .term
@@ -167,16 +167,13 @@ impl LoraAJob<'_> {
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
         loop {
-            let block = Block::new(
-                &self.input,
-                lora.a.dtype,
-                taking.by_ref().map(|(column, _)| column),
-            );
+            let columns = taking.by_ref().map(|(column, _)| column);
+            block.take(&self.input, lora.a.dtype, columns);
             if block.is_empty() {
                 return;
             }
             let mut acc: Acc = [[0.0; LANES]; BLOCK];
-            gemv(isa, &lora.a, first, A_UNIT, &block, &mut acc);
+            gemv(isa, &lora.a, first, A_UNIT, block, &mut acc);
             for (column, acc) in block.columns().iter().zip(&acc) {
                 let h = gates.get(*column).copied().unwrap_or(0.0);
                 let rows = out.chunks_exact_mut(n.max(1)).zip(acc);

@@ -197,12 +197,14 @@ pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut
         let amax = f32::from_bits(amax);
         let inv = 127.0 / amax;
         let cut = math::magnitude(amax * RELATIVE).max(TINY);
+        let mut total = 0;
         for (x, q) in x.iter().zip(q.iter_mut()) {
             let v = if math::magnitude(*x) < cut { 0.0 } else { *x };
             // The integer stands in the low bits, in two's complement.
             *q = (v * inv + ROUND).to_bits() as i8;
-            *sum += *q as i32;
+            total += *q as i32;
         }
+        *sum = total;
         *sx = amax * f32::from_bits(INV_127);
     }
     true

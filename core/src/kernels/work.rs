@@ -2,7 +2,7 @@
 
 use crate::kernels::attention::AttentionJob;
 use crate::kernels::isa::{Isa, Task};
-use crate::kernels::linear::LinearJob;
+use crate::kernels::linear::{Block, LinearJob};
 use crate::kernels::lora::LoraAJob;
 
 /// What one operation computes; shared by all pieces of it.
@@ -97,11 +97,12 @@ impl Task for Work<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        let mut block = Block::EMPTY;
         for (i, out) in self.out.chunks_exact_mut(self.unit.max(1)).enumerate() {
             let unit = self.first + i;
             match self.job {
-                Job::LoraA(job) => job.unit(isa, unit, out),
-                Job::Linear(job) => job.unit(isa, unit, out),
+                Job::LoraA(job) => job.unit(isa, unit, out, &mut block),
+                Job::Linear(job) => job.unit(isa, unit, out, &mut block),
                 Job::Attention(job) => job.head(isa, unit, out),
             }
         }

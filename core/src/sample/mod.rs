@@ -34,16 +34,19 @@ use crate::math::ordered_key;
 /// assert_eq!(pleach::sample::argmax(&[0.5, 2.0, 2.0, -1.0]), 1);
 /// ```
 pub fn argmax(logits: &[f32]) -> u32 {
-    argmax_of(logits.iter().copied())
+    // The largest key first, without its place, is a loop that vectorises.
+    let best = logits
+        .iter()
+        .fold(i32::MIN, |best, v| best.max(ordered_key(*v)));
+    let first = logits.iter().position(|v| ordered_key(*v) == best);
+    first.unwrap_or(0) as u32
 }
 
 pub(crate) fn argmax_of(logits: impl Iterator<Item = f32>) -> u32 {
-    let mut best = (i32::MIN, 0);
-    for (i, v) in logits.enumerate() {
+    let first = (i32::MIN, 0);
+    let best = logits.enumerate().fold(first, |best, (i, v)| {
         let key = ordered_key(v);
-        if key > best.0 {
-            best = (key, i as u32);
-        }
-    }
+        if key > best.0 { (key, i as u32) } else { best }
+    });
     best.1
 }

@@ -1,7 +1,7 @@
 //! What a finished sweep leaves behind: positions, logits, log, guesses.
 
 use crate::error::{Error, Pass};
-use crate::kernels::elementwise;
+use crate::kernels::{UNIT, elementwise};
 use crate::math;
 use crate::sample::{History, Row};
 use crate::session::arena::scalings_row;
@@ -77,18 +77,21 @@ impl Session<'_, '_> {
             .position(|p| *p as usize == c)
     }
 
-    fn head_logits(&self, slot: usize, picked: usize) -> impl Iterator<Item = f32> + '_ {
+    /// The logits of a column that has a head, in pieces of 16.
+    fn head_logits(&self, slot: usize, picked: usize) -> impl Iterator<Item = &[f32]> + '_ {
+        let vocab = self.model.config.vocab as usize;
         elementwise::column(self.state.output, picked, slot)
-            .flatten()
-            .take(self.model.config.vocab as usize)
-            .copied()
+            .enumerate()
+            .map_while(move |(unit, v)| v.get(..(vocab.checked_sub(unit * UNIT)?).min(UNIT)))
     }
 
     fn check_logits(&mut self, picked: usize) -> Result<(), Error> {
         for slot in 0..picked {
-            if self.head_logits(slot, picked).all(math::is_finite) {
+            let mut pieces = self.head_logits(slot, picked);
+            if pieces.all(|piece| piece.iter().fold(true, |f, v| f & math::is_finite(*v))) {
                 continue;
             }
+            drop(pieces);
             let Some(column) = self
                 .state
                 .picks
@@ -135,14 +138,16 @@ impl Session<'_, '_> {
             self.logits_count = 0;
             0
         };
-        let from = elementwise::column(self.state.output, picked, slot).flatten();
+        let from = elementwise::column(self.state.output, picked, slot);
         if let Some(to) = self
             .state
             .logits
             .chunks_exact_mut(vocab.max(1))
             .nth(row as usize)
         {
-            to.iter_mut().zip(from).for_each(|(t, v)| *t = *v);
+            for (to, from) in to.chunks_mut(UNIT).zip(from) {
+                to.iter_mut().zip(from).for_each(|(t, v)| *t = *v);
+            }
             self.logits_count = row + 1;
         }
     }
