@@ -124,9 +124,10 @@ impl Task for Rows<'_> {
     fn run<I: Isa>(self, isa: I) {
         let (input, n) = (self.columns.input(), self.columns.n.max(1));
         let mut acc: Acc = [[0.0; LANES]; BLOCK];
+        let mut block = Block::EMPTY;
         for start in (0..n).step_by(BLOCK) {
             let columns = start..n.min(start + BLOCK);
-            let block = Block::new(&input, self.w.dtype, columns);
+            block.take(&input, self.w.dtype, columns);
             let units = self.out.as_chunks_mut::<LANES>().0.chunks_exact_mut(n);
             for (unit, out) in units.enumerate() {
                 gemv(isa, self.w, unit * self.unit, self.unit, &block, &mut acc);
@@ -161,8 +162,9 @@ impl Task for Linear<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let units = self.out.chunks_exact_mut(self.floats.max(1));
+        let mut block = Block::EMPTY;
         for (unit, out) in units.enumerate() {
-            self.job.unit(isa, unit, out);
+            self.job.unit(isa, unit, out, &mut block);
         }
     }
 }
@@ -234,8 +236,9 @@ impl Task for Ranks<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let units = self.out.chunks_exact_mut(self.floats.max(1));
+        let mut block = Block::EMPTY;
         for (unit, out) in units.enumerate() {
-            self.job.unit(isa, unit, out);
+            self.job.unit(isa, unit, out, &mut block);
         }
     }
 }
