@@ -7,7 +7,7 @@
 //!
 //! * the whole product over a text of 6 + 3 tokens,
 //! * every way to feed and to guess, one in steps and one on threads over a text of 37 + 7 tokens, which the
-//!   longest chunk does not hold (scoped threads are started for each operation: they are most of the time).
+//!   longest chunk does not hold.
 //!
 //! Each run is compared with the naive one of the other layout too: scalings, effective scalings and logits of
 //! each position, bit by bit, and the tokens.
