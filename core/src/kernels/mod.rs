@@ -34,6 +34,8 @@ pub mod panel;
 pub mod probe;
 pub(crate) mod q8;
 pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
 pub mod work;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
@@ -73,7 +75,7 @@ macro_rules! backends {
             }
 
             /// The kernels that the running CPU has, best first.
-            #[cfg(feature = "std")]
+            #[cfg(any(test, feature = "std"))]
             pub fn available() -> impl Iterator<Item = Self> {
                 let all = [$($(#[$cfg])* <$isa>::detect().map(|isa| Self { backend: Backend::$name(isa) }),)*];
                 all.into_iter().flatten()
@@ -140,7 +142,7 @@ impl Kernels {
     }
 
     /// The best kernels that the running CPU has.
-    #[cfg(feature = "std")]
+    #[cfg(any(test, feature = "std"))]
     pub fn detect() -> Self {
         Self::available().next().unwrap_or(Self::of_build())
     }

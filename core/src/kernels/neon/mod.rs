@@ -52,7 +52,7 @@ macro_rules! backend {
             }
 
             /// The proof, if the running CPU has the features.
-            #[cfg(feature = "std")]
+            #[cfg(any(test, feature = "std"))]
             pub(crate) fn detect() -> Option<Self> {
                 ($(std::arch::is_aarch64_feature_detected!($feature))&&*).then_some(Self(()))
             }

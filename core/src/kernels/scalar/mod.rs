@@ -27,7 +27,7 @@ impl Scalar {
         Some(Self)
     }
 
-    #[cfg(feature = "std")]
+    #[cfg(any(test, feature = "std"))]
     pub(crate) fn detect() -> Option<Self> {
         Some(Self)
     }

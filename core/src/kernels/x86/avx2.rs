@@ -34,7 +34,7 @@ impl Avx2 {
     }
 
     /// The proof, if the running CPU has them.
-    #[cfg(feature = "std")]
+    #[cfg(any(test, feature = "std"))]
     pub(crate) fn detect() -> Option<Self> {
         (std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c"))
             .then_some(Self(()))

@@ -40,7 +40,7 @@ impl Avx512Vnni {
     }
 
     /// The proof, if the running CPU has them.
-    #[cfg(feature = "std")]
+    #[cfg(any(test, feature = "std"))]
     pub(crate) fn detect() -> Option<Self> {
         use std::arch::is_x86_feature_detected as has;
         (has!("avx512f")

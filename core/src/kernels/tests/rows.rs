@@ -1,0 +1,101 @@
+//! Rows of every dtype and layout times 1 to 8 columns.
+
+use super::guard::{Edge, Guarded};
+use super::matrix::{Columns, Matrix, forms, shapes};
+use super::{Random, Size, bits, same};
+use crate::blob::Tensor;
+use crate::kernels::isa::{Acc, BLOCK, Isa, LANES};
+use crate::kernels::layout::Layout;
+use crate::kernels::linear::{Block, gemv};
+use crate::kernels::panel::Input;
+use crate::kernels::{A_UNIT, Task, UNIT};
+use std::vec::Vec;
+
+/// All units of a matrix, one after the other.
+struct Gemv<'a> {
+    weight: Tensor<'a>,
+    /// Rows of a unit: 16, or 4 of an A panel.
+    unit: usize,
+    input: Input<'a>,
+    columns: usize,
+}
+
+impl Task for Gemv<'_> {
+    type Output = Vec<u32>;
+
+    fn run<I: Isa>(self, isa: I) -> Vec<u32> {
+        let mut block = Block::EMPTY;
+        block.take(&self.input, self.weight.dtype, 0..self.columns);
+        let mut all = Vec::new();
+        for first in (0..self.weight.rows).step_by(self.unit) {
+            let mut acc: Acc = [[-1.5; LANES]; BLOCK];
+            gemv(isa, &self.weight, first, self.unit, &block, &mut acc);
+            // Rows behind the last one are not specified.
+            let rows = self.unit.min(self.weight.rows - first);
+            let columns = acc.iter().take(self.columns);
+            all.extend(bits(columns.flat_map(|acc| &acc[..rows])));
+        }
+        all
+    }
+}
+
+#[test]
+fn of_every_form() {
+    let mut random = Random::new(2);
+    for (n, shape) in shapes(&mut random).into_iter().enumerate() {
+        let edge = Edge::of(n);
+        for form in forms() {
+            let [weights, activations] = [random.pick(&Size::ALL), random.pick(&Size::ALL)];
+            let matrix = Matrix::new(form, shape, weights, edge, &mut random);
+            let widths = match shape[0].max(shape[1]) {
+                0..200 => 1..=BLOCK,
+                _ => BLOCK - n % 5..=BLOCK,
+            };
+            for columns in widths {
+                let [_, k, group] = shape;
+                let x = Columns::new(columns, [k, group], activations, edge, &mut random);
+                let units: &[usize] = match form.1 {
+                    Layout::R16K4 => &[UNIT],
+                    _ => &[UNIT, A_UNIT],
+                };
+                for unit in units {
+                    let case = (form, shape, columns, weights, activations, unit, edge);
+                    same(&case, |kernels| {
+                        kernels.run(Gemv {
+                            weight: matrix.tensor(),
+                            unit: *unit,
+                            input: x.input(),
+                            columns,
+                        })
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Matrices that a caller owns: rows, or columns of all rows.
+#[test]
+fn of_borrowed_matrices() {
+    let mut random = Random::new(3);
+    for (n, [rows, k, _]) in shapes(&mut random).into_iter().enumerate() {
+        let edge = Edge::of(n);
+        let data = Guarded::new(edge, &Size::Ordinary.floats(rows * k, &mut random));
+        let columns = 1 + n % BLOCK;
+        let x = Columns::new(columns, [k, 32], Size::Ordinary, edge, &mut random);
+        for weight in [
+            Tensor::from_rows(&data, rows, k).unwrap(),
+            Tensor::from_columns(&data, rows, k).unwrap(),
+        ] {
+            let case = (rows, k, weight.lanes, columns);
+            same(&case, |kernels| {
+                kernels.run(Gemv {
+                    weight,
+                    unit: UNIT,
+                    input: x.input(),
+                    columns,
+                })
+            });
+        }
+    }
+}
