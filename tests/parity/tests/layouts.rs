@@ -135,7 +135,6 @@ fn a_mixed_file_is_for_nobody_and_can_be_repacked() {
         assert_eq!(Target::of(&model), Some(target));
         let moved = repack("mixed".as_ref(), &mixed.model(), target, &mut Silent);
         let moved = moved.unwrap().bytes;
-        // Its provenance is the only thing that says where its head came from.
         assert!(moved == file.bytes(), "{name}");
     }
 }
