@@ -10,7 +10,7 @@
 
 use crate::blob::Tensor;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Q8Tile, by_tiles};
+use crate::kernels::q8::Q8Tile;
 use core::ops::{Add, Mul};
 
 /// Lanes of a vector: rows of a unit, positions of a tile of keys, dimensions of values.
@@ -37,6 +37,9 @@ pub(crate) trait Isa: Copy {
     /// Whether panels are expanded for this backend's `m4` kernel (see [`panel`](crate::kernels::panel)).
     const EXPANDS: bool = false;
 
+    /// Whether [`q8_range`](Isa::q8_range) does anything.
+    const RANGES: bool = false;
+
     fn splat(self, x: f32) -> Self::Lanes;
     fn load(self, x: &[f32; LANES]) -> Self::Lanes;
     /// Halves, little-endian; exact, subnormal ones too.
@@ -50,17 +53,17 @@ pub(crate) trait Isa: Copy {
     /// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
     fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc);
 
-    /// Rows `first..first + rows` of `w`, a whole number of tiles, times each of the columns: tile by tile, unless a
-    /// backend takes several tiles in one call.
+    /// Rows `first..first + rows` of `w`, from a tile on, times one column, into pieces of 16. `false` if this
+    /// backend has no such kernel for what it is given: then nothing was written.
     #[inline(always)]
-    fn q8_unit(
+    fn q8_range(
         self,
-        w: &Tensor<'_>,
-        (first, rows): (usize, usize),
-        columns: &[PanelColumn<'_>],
-        acc: &mut Acc,
-    ) {
-        by_tiles(self, w, (first, rows), columns, acc);
+        _w: &Tensor<'_>,
+        (_first, _rows): (usize, usize),
+        _column: &PanelColumn<'_>,
+        _out: &mut [[f32; LANES]],
+    ) -> bool {
+        false
     }
 }
 

@@ -10,6 +10,7 @@ use crate::kernels::log::{Operation, ran};
 use crate::kernels::lora::{LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn};
 use crate::kernels::{BLOCK, Kernels, UNIT};
+use core::slice;
 
 /// A block of at most 8 columns of an operation's input.
 pub(crate) struct Block<'a> {
@@ -82,7 +83,20 @@ pub(crate) fn gemv<I: Isa>(
         Dtype::F32 => Operation::GemvF32,
     });
     match w.dtype {
-        Dtype::Q8 => isa.q8_unit(w, (first, rows), block.panels(), acc),
+        Dtype::Q8 => {
+            let mut columns = block.panels().iter().zip(acc.iter_mut());
+            if I::RANGES
+                && columns.all(|(c, acc)| isa.q8_range(w, (first, rows), c, slice::from_mut(acc)))
+            {
+                return;
+            }
+            let lanes = w.lanes.clamp(1, UNIT);
+            for lane in (0..rows).step_by(lanes) {
+                if let Some(tile) = w.q8_tile((first + lane) / lanes) {
+                    isa.q8(&tile, block.panels(), lane, acc);
+                }
+            }
+        }
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
         Dtype::F32 => gemv_float::<I, F32>(isa, w, first, rows, block.floats(), acc),
     }

@@ -28,11 +28,14 @@ pub mod layout;
 pub(crate) mod linear;
 pub mod log;
 pub(crate) mod lora;
+#[cfg(pleach_mve)]
+mod mve;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 pub mod panel;
 pub mod probe;
 pub(crate) mod q8;
+pub(crate) mod range;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
@@ -126,7 +129,9 @@ backends! {
     Neon: neon::Neon,
     #[cfg(pleach_cortex_m)]
     CortexM: cortex_m::CortexM,
-    #[cfg(not(pleach_cortex_m))]
+    #[cfg(pleach_mve)]
+    Mve: mve::Mve,
+    #[cfg(not(any(pleach_cortex_m, pleach_mve)))]
     Scalar: scalar::Scalar,
 }
 
@@ -136,7 +141,9 @@ impl Kernels {
     pub const fn portable() -> Self {
         #[cfg(pleach_cortex_m)]
         let backend = Backend::CortexM(cortex_m::CortexM);
-        #[cfg(not(pleach_cortex_m))]
+        #[cfg(pleach_mve)]
+        let backend = Backend::Mve(mve::Mve);
+        #[cfg(not(any(pleach_cortex_m, pleach_mve)))]
         let backend = Backend::Scalar(scalar::Scalar);
         Self { backend }
     }

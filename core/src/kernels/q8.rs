@@ -1,7 +1,6 @@
 //! `q8` rows: what a micro-kernel gets.
 
-use crate::blob::Tensor;
-use crate::kernels::isa::{Acc, Isa, LANES};
+use crate::kernels::isa::{Acc, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use core::marker::PhantomData;
@@ -64,23 +63,6 @@ impl<'a, const C: usize> Q8Block<'a, C> {
             pow: tile.pow,
             lifetime: PhantomData,
         })
-    }
-}
-
-/// Rows `first..first + rows` of `w`, a whole number of tiles, times each of the columns.
-#[inline(always)]
-pub(crate) fn by_tiles<I: Isa>(
-    isa: I,
-    w: &Tensor<'_>,
-    (first, rows): (usize, usize),
-    columns: &[PanelColumn<'_>],
-    acc: &mut Acc,
-) {
-    let lanes = w.lanes.clamp(1, LANES);
-    for lane in (0..rows).step_by(lanes) {
-        if let Some(tile) = w.q8_tile((first + lane) / lanes) {
-            isa.q8(&tile, columns, lane, acc);
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::kernels::isa::{Acc, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
+use crate::kernels::range::Range;
 use crate::kernels::scalar::{Array, Scalar, q8::gemv_q8_scalar};
 
 /// The backend of a build for a Cortex-M with DSP.
@@ -43,6 +44,7 @@ impl Isa for CortexM {
     type Lanes = Array;
 
     const EXPANDS: bool = true;
+    const RANGES: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Array {
@@ -69,13 +71,17 @@ impl Isa for CortexM {
     }
 
     #[inline(always)]
-    fn q8_unit(
+    fn q8_range(
         self,
         w: &Tensor<'_>,
-        (first, rows): (usize, usize),
-        columns: &[PanelColumn<'_>],
-        acc: &mut Acc,
-    ) {
-        q8::gemv_q8(self, w, (first, rows), columns, acc);
+        rows: (usize, usize),
+        column: &PanelColumn<'_>,
+        out: &mut [[f32; LANES]],
+    ) -> bool {
+        if !column.expanded {
+            return false;
+        }
+        let range = Range::new((w, Layout::M4, q8::X_STEP), rows, column, out);
+        range.as_ref().map(q8::gemv_q8_m4).is_some()
     }
 }

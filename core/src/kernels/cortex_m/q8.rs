@@ -5,32 +5,16 @@
 //! takes two such pairs, SXTB16 the two `w0` of a word. A group's sum is below 256 * 2^22, so i32 holds it, and its
 //! scale is divided by 256 instead, exactly.
 
-use super::CortexM;
-use crate::blob::Tensor;
-use crate::kernels::isa::{Acc, LANES};
-use crate::kernels::layout::{K_STEP, Layout, groups, scale_bytes, vector_bytes};
-use crate::kernels::panel::{EXPANSION, PanelColumn};
-use crate::kernels::q8::by_tiles;
-use crate::math;
+use crate::kernels::layout::K_STEP;
+use crate::kernels::panel::EXPANSION;
+use crate::kernels::range::Range;
 
-/// Steps of the loop's body.
+/// Bytes of a step of the panel.
+pub(super) const X_STEP: usize = K_STEP * EXPANSION;
+/// Steps of the loop's body. Every group has a multiple of it.
 const UNROLL: usize = 8;
 /// 2^-8.
 const BY_256: f32 = 0.003_906_25;
-
-/// Rows of any layout: `m4` by [`gemv_q8_m4_cortex_m_smlad`] if the panel is expanded, others by the scalar code.
-#[inline(always)]
-pub(super) fn gemv_q8(
-    isa: CortexM,
-    w: &Tensor<'_>,
-    (first, rows): (usize, usize),
-    columns: &[PanelColumn<'_>],
-    acc: &mut Acc,
-) {
-    if w.layout != Layout::M4 || !tiles(w, (first, rows), columns, acc) {
-        by_tiles(isa, w, (first, rows), columns, acc);
-    }
-}
 
 /// What the kernel takes. The first four words arrive in registers, the others on the stack.
 #[repr(C)]
@@ -52,86 +36,35 @@ struct Tiles {
     out: *mut f32,
     /// Behind the last tile.
     end: *const u8,
-    zeros: [u32; 4],
 }
 
-/// The tiles of a unit times each column. `false` if something is not as the kernel needs it: nothing was written.
+/// The tiles of a range.
 #[inline(always)]
 #[allow(unsafe_code)]
-fn tiles(
-    w: &Tensor<'_>,
-    (first, rows): (usize, usize),
-    columns: &[PanelColumn<'_>],
-    acc: &mut Acc,
-) -> bool {
-    let (scales, vectors) = (
-        scale_bytes(4, w.cols, w.group),
-        vector_bytes(Layout::M4, w.cols),
-    );
-    let bytes = scales.saturating_add(vectors);
-    let count = rows.min(LANES).div_ceil(4);
-    let start = (first / 4).saturating_mul(bytes).min(w.data.len());
-    let Some(data) = w.data.get(start..) else {
-        return false;
+pub(super) fn gemv_q8_m4(r: &Range) {
+    let full = r.x.wrapping_add(r.whole * r.group_steps * X_STEP);
+    let call = Tiles {
+        tile: r.tile,
+        pow: (r.pow * BY_256).to_bits(),
+        blocks: if r.whole == 0 {
+            0
+        } else {
+            r.group_steps / UNROLL
+        },
+        full: full.wrapping_sub((r.short == 0) as usize),
+        x: r.x,
+        sx: r.sx,
+        scale_bytes: r.scale_bytes,
+        rest: r.short % UNROLL,
+        rest_blocks: r.short / UNROLL,
+        out: r.out,
+        end: r.end,
     };
-    let data = data.get(..count.saturating_mul(bytes)).unwrap_or(data);
-    let steps = w.cols.div_ceil(K_STEP);
-    let group_steps = w.group / K_STEP;
-    if w.group % (K_STEP * UNROLL) != 0
-        || group_steps == 0
-        || w.cols == 0
-        || !data.as_ptr().addr().is_multiple_of(4)
-    {
-        return false;
-    }
-    let whole = steps / group_steps;
-    let short = steps - whole * group_steps;
-    let n = groups(w.cols, w.group);
-    let x_bytes = K_STEP * EXPANSION;
-    let sound = columns.iter().all(|c| {
-        c.expanded
-            && c.q.len() >= steps * x_bytes
-            && c.sx.len() >= n
-            && c.q.as_ptr().addr().is_multiple_of(4)
-    });
-    if !sound {
-        return false;
-    }
-    let pow = (math::pow2(w.scale_exp) * BY_256).to_bits();
-    for (column, acc) in columns.iter().zip(acc) {
-        let x = column.q.as_ptr();
-        let full = x.wrapping_add(whole * group_steps * x_bytes);
-        let call = Tiles {
-            tile: data.as_ptr(),
-            pow,
-            blocks: if whole == 0 { 0 } else { group_steps / UNROLL },
-            full: if short == 0 {
-                full.wrapping_sub(1)
-            } else {
-                full
-            },
-            x,
-            sx: column.sx.as_ptr(),
-            scale_bytes: scales,
-            rest: short % UNROLL,
-            rest_blocks: short / UNROLL,
-            out: acc.as_mut_ptr(),
-            end: data.as_ptr_range().end,
-            zeros: [0; 4],
-        };
-        // SAFETY: bounds: `data` is whole tiles (Tensor's invariant: `bytes` divides its length, and it was cut at a
-        //   multiple), each `scales` bytes of `n` times four halves and `steps` times 16 of weights; a column has
-        //   `steps` steps of 8 bytes and `n` scales (checked above); at most 4 tiles write 4 of 16 floats each. At least
-        //   one tile: `data` is not empty, or the kernel is not called. align: `tile` and `x` were checked, and all
-        //   strides are multiples of 4; floats are aligned. init: all of it is slices.
-        if !data.is_empty() {
-            unsafe { gemv_q8_m4_cortex_m_smlad(call) };
-        }
-    }
-    true
+    // SAFETY: cpu: this module is compiled for it only. The rest are `Range`'s invariants, with X_STEP bytes of x a step.
+    unsafe { gemv_q8_m4_cortex_m_smlad(call) };
 }
 
-/// One step of four rows: `$first` and `$then` are the instructions for `h * x1` of a row.
+/// One step of four rows: the first of a group starts the sums.
 macro_rules! step {
     ($smlad:literal, $a4:literal, $a5:literal, $a6:literal, $a7:literal) => {
         concat!(
@@ -200,16 +133,16 @@ unsafe extern "C" fn gemv_q8_m4_cortex_m_smlad(call: Tiles) {
         "add r0, r12",
         "ldrd r1, r12, [sp, #44]",
         "vmov s11, r12",
-        "vldr d6, [sp, #72]",
-        "vldr d7, [sp, #80]",
+        "movs r4, #0",
+        "vmov s12, s13, r4, r4",
+        "vmov s14, s15, r4, r4",
         "vmov r3, s9",
-        "cbz r3, 3f",
-        // A whole group: its first step starts the sums.
+        "cbnz r3, 2f",
+        "b.w 7f",
+        // A whole group.
         "2:",
         step!(first),
         "b 5f",
-        "3:",
-        "b.w 7f",
         "4:",
         step!(next),
         "5:",
