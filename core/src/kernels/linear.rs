@@ -115,6 +115,14 @@ impl Part<'_> {
     pub(crate) const fn units(&self) -> usize {
         self.weight.rows.div_ceil(UNIT)
     }
+
+    /// The biases of a unit.
+    #[inline(always)]
+    pub(crate) fn bias<I: Isa>(&self, isa: I, unit: usize) -> Option<I::Lanes> {
+        let at = unit.saturating_mul(UNIT * 4);
+        let bias = self.bias?.get(at..).unwrap_or(&[]);
+        Some(F32::lanes(isa, bias))
+    }
 }
 
 /// Rows of up to three matrices that read the same input: `flush((W x + bias) + d)`, written, or added to
@@ -168,7 +176,7 @@ impl<'a> LinearJob<'a> {
     }
 
     #[inline(always)]
-    fn part_unit<I: Isa>(
+    pub(crate) fn part_unit<I: Isa>(
         &self,
         isa: I,
         number: usize,
@@ -178,10 +186,7 @@ impl<'a> LinearJob<'a> {
         block: &mut Block<'a>,
     ) {
         let first = unit * UNIT;
-        let bias = part.bias.map(|bias| {
-            let at = first.saturating_mul(4);
-            F32::lanes(isa, bias.get(at..).unwrap_or(&[]))
-        });
+        let bias = part.bias(isa, unit);
         let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
         for (i, out) in blocks.enumerate() {
             let (start, len) = (i * BLOCK, out.len());
@@ -189,22 +194,36 @@ impl<'a> LinearJob<'a> {
             block.take(&self.input, part.weight.dtype, columns);
             let mut acc: Acc = [[0.0; LANES]; BLOCK];
             gemv(isa, &part.weight, first, UNIT, block, &mut acc);
-            if let Some(bias) = bias {
-                for acc in &mut acc {
-                    *acc = (isa.load(acc) + bias).array();
-                }
+            self.finish(isa, (number, unit), bias, start, &mut acc, out);
+        }
+    }
+
+    /// What follows the rows of a unit for columns `start..`, of which `out` has all: bias, deltas, residual.
+    #[inline(always)]
+    pub(crate) fn finish<I: Isa>(
+        &self,
+        isa: I,
+        (number, unit): (usize, usize),
+        bias: Option<I::Lanes>,
+        start: usize,
+        acc: &mut [[f32; LANES]],
+        out: &mut [[f32; LANES]],
+    ) {
+        if let Some(bias) = bias {
+            for acc in acc.iter_mut() {
+                *acc = (isa.load(acc) + bias).array();
             }
-            if let Some(term) = &self.term {
-                add_deltas(isa, term, self.u, (number, unit), (start, len), &mut acc);
+        }
+        if let Some(term) = &self.term {
+            add_deltas(isa, term, self.u, (number, unit), (start, out.len()), acc);
+        }
+        for (out, acc) in out.iter_mut().zip(&*acc) {
+            let y = isa.load(acc).flush();
+            *out = match self.residual {
+                Some(scale) => isa.load(out) + y * isa.splat(scale),
+                None => y,
             }
-            for (out, acc) in out.iter_mut().zip(&acc) {
-                let y = isa.load(acc).flush();
-                *out = match self.residual {
-                    Some(scale) => isa.load(out) + y * isa.splat(scale),
-                    None => y,
-                }
-                .array();
-            }
+            .array();
         }
     }
 }

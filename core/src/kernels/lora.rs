@@ -196,7 +196,7 @@ pub(crate) fn add_deltas<I: Isa>(
     u: &[f32],
     (part, unit): (usize, usize),
     (start, len): (usize, usize),
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     let mut d: Acc = [[0.0; LANES]; BLOCK];
     let mut took = [false; BLOCK];

@@ -11,6 +11,7 @@ use crate::kernels::linear::{Block, LinearJob, gemv};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, panel_stride};
 use crate::kernels::scalar::Scalar;
+use crate::kernels::work::{Job, Work};
 use crate::kernels::{A_UNIT, BLOCK, Kernels, Task, UNIT};
 
 /// Who computes.
@@ -123,6 +124,13 @@ impl Task for Rows<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (input, n) = (self.columns.input(), self.columns.n.max(1));
+        if I::RANGES && n == 1 && self.unit == UNIT {
+            let out = self.out.as_chunks_mut::<LANES>().0;
+            let rows = (0, out.len() * LANES);
+            if isa.q8_range(self.w, rows, &input.panel(0), out) {
+                return;
+            }
+        }
         let mut acc: Acc = [[0.0; LANES]; BLOCK];
         let mut block = Block::EMPTY;
         for start in (0..n).step_by(BLOCK) {
@@ -143,30 +151,8 @@ impl Task for Rows<'_> {
 /// A linear layer without experts: rows, and the flush.
 pub fn linear(by: By, w: &Tensor<'_>, columns: &Columns<'_>, out: &mut [f32]) {
     let job = LinearJob::plain(Kernels::of_build(), *w, None, columns.input());
-    by.run(Linear {
-        job: &job,
-        floats: columns.n.saturating_mul(LANES),
-        out,
-    });
-}
-
-struct Linear<'a> {
-    job: &'a LinearJob<'a>,
-    floats: usize,
-    out: &'a mut [f32],
-}
-
-impl Task for Linear<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let units = self.out.chunks_exact_mut(self.floats.max(1));
-        let mut block = Block::EMPTY;
-        for (unit, out) in units.enumerate() {
-            self.job.unit(isa, unit, out, &mut block);
-        }
-    }
+    let floats = columns.n.saturating_mul(LANES);
+    by.run(Work::new(Job::Linear(&job), 0, out, floats, UNIT, 0));
 }
 
 /// One expert, selected by every column with gate `h`.
@@ -212,35 +198,13 @@ pub fn lora_a(by: By, lora: &Lora<'_>, columns: &Columns<'_>, h: f32, u: &mut [f
         input: columns.input(),
         term: selected.term(),
     };
-    by.run(Ranks {
-        job: &job,
-        floats: A_UNIT * selected.n,
-        out: u,
-    });
+    let floats = A_UNIT * selected.n;
+    by.run(Work::new(Job::LoraA(&job), 0, u, floats, A_UNIT, 0));
 }
 
 /// Floats of the r-vectors of `n` columns.
 pub const fn rank_floats(rank: usize, n: usize) -> usize {
     round_up(rank, A_UNIT).saturating_mul(n)
-}
-
-struct Ranks<'a> {
-    job: &'a LoraAJob<'a>,
-    floats: usize,
-    out: &'a mut [f32],
-}
-
-impl Task for Ranks<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let units = self.out.chunks_exact_mut(self.floats.max(1));
-        let mut block = Block::EMPTY;
-        for (unit, out) in units.enumerate() {
-            self.job.unit(isa, unit, out, &mut block);
-        }
-    }
 }
 
 /// The deltas that B makes of r-vectors, for at most 8 columns; `out` is written.

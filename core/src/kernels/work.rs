@@ -97,6 +97,11 @@ impl Task for Work<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        if I::RANGES
+            && let Job::Linear(job) = self.job
+        {
+            return job.range(isa, self.first, self.unit, self.out);
+        }
         let mut block = Block::EMPTY;
         for (i, out) in self.out.chunks_exact_mut(self.unit.max(1)).enumerate() {
             let unit = self.first + i;
