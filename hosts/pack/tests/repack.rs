@@ -8,7 +8,7 @@ use pleach::kernels::layout::Layout;
 use pleach::{Blob, ExpertFile, Model};
 use pleach_pack::{
     AdapterQuant, BaseQuant, PackError, PackOptions, Repacked, Silent, Target, pack, pack_expert,
-    repack, repack_expert,
+    pack_expert_for, repack, repack_expert,
 };
 use std::path::{Path, PathBuf};
 
@@ -133,6 +133,53 @@ fn expert_files_move_with_either_model_file() {
             }
         }
     }
+}
+
+/// An expert for a model file lies as the file does.
+#[test]
+fn an_expert_is_packed_for_the_layout_of_its_model() {
+    let case = fixtures().join("peft/case-six-experts-top3");
+    for quant in [BaseQuant::Q8, BaseQuant::F16] {
+        for target in Target::ALL {
+            let mut o = xlora(&case);
+            (o.quant, o.adapter_quant, o.target) = (quant, Some(AdapterQuant::Q8), target);
+            let whole = pack_expert(&o, "2", &mut Silent).expect("packs").bytes;
+            let folder = fixtures().join("peft/experts/llama-c");
+            let alone = with(&packed(&o, target), |m| {
+                let expert = ("2", folder.as_path());
+                pack_expert_for((Path::new("m.pleach"), m), expert, None, &mut Silent)
+            });
+            let alone = alone.unwrap_or_else(|e| panic!("{e}")).bytes;
+            assert!(alone == whole, "{}", target.name());
+        }
+    }
+}
+
+/// An expert that was packed with another classifier goes on to say so.
+#[test]
+fn an_expert_of_another_classifier_stays_one() {
+    let o = xlora(&fixtures().join("peft/case-six-experts-top3"));
+    let mut expert = pack_expert(&o, "2", &mut Silent).expect("packs").bytes;
+    expert[40] ^= 1;
+    let crc = pleach::hash::crc32(&expert[..56]).to_le_bytes();
+    expert[56..60].copy_from_slice(&crc);
+    let copy = AlignedCopy::of(&expert);
+    let file = Blob::new(copy.get()).and_then(ExpertFile::parse);
+    let file = file.expect("an expert");
+    let moved = with(&packed(&o, Target::Linux), |m| {
+        let expert = (Path::new("e.pleachx"), &file);
+        repack_expert(expert, (Path::new("m.pleach"), m), Target::Mve, &mut Silent)
+    });
+    let moved = moved.unwrap_or_else(|e| panic!("{e}")).bytes;
+    assert_eq!(moved[40..48], expert[40..48]);
+    let copy = AlignedCopy::of(&moved);
+    let file = Blob::new(copy.get()).and_then(ExpertFile::parse);
+    let file = [file.expect("an expert")];
+    with(&packed(&o, Target::Mve), |m| {
+        assert!(!file[0].knows_classifier(m));
+        let m = m.with_experts(&file).expect("belongs");
+        m.verify().expect("sound");
+    });
 }
 
 #[test]

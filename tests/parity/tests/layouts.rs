@@ -2,6 +2,8 @@
 //! its tag says is refused.
 
 use parity::adversarial::{RECIPES, Recipe};
+use parity::mutate::mutate;
+use parity::random::Random;
 use parity::reseal::{self, Section};
 use parity::subject::Subject;
 use parity::{File, Guesses, Mode, Setup, Storage, Text, fixture, run};
@@ -137,6 +139,51 @@ fn a_mixed_file_is_for_nobody_and_can_be_repacked() {
         let moved = moved.unwrap().bytes;
         assert!(moved == file.bytes(), "{name}");
     }
+}
+
+/// Damaged files, every checksum recomputed: what repack takes, its result verifies and has the same answer.
+#[test]
+fn damaged_files_are_refused_or_moved() {
+    let bases = [
+        fixture::intent(Storage::Q8),
+        RECIPES[0].file(Storage::Q8.group(32).target(Target::CortexM)),
+        raw().file(Storage::F16.group(32)),
+        raw().file(Storage::Q8.group(32).target(Target::Mve)),
+    ];
+    let (mut moved, mut refused, mut answers) = (0, 0, 0);
+    for (n, base) in bases.iter().enumerate() {
+        for seed in 0..400 {
+            let mut random = Random::new(seed);
+            let mut damaged = mutate(base.bytes(), &mut random);
+            reseal::bind(&mut damaged);
+            reseal::seal(&mut damaged);
+            let file = File::new(&damaged);
+            let Ok(model) = Blob::new(file.bytes()).and_then(Model::parse) else {
+                continue;
+            };
+            let target = random.pick(&Target::ALL);
+            let Ok(out) = repack("damaged".as_ref(), &model, target, &mut Silent) else {
+                refused += 1;
+                continue;
+            };
+            moved += 1;
+            let what = format!("base {n}, seed {seed}");
+            let out = File::new(&out.bytes);
+            assert_eq!(out.model().verify(), Ok(()), "{what}");
+            let text = Text::new(&[1, 2, 3], 2);
+            let setup = Setup::exact(KvType::F32);
+            let [old, new] = [model, out.model()].map(|m| run(m, &Mode::NAIVE, &setup, &text));
+            match (old, new) {
+                (Ok(old), Ok(new)) => {
+                    answers += 1;
+                    assert_eq!(old.difference(&new, model.n_experts()), None, "{what}");
+                }
+                (old, new) => assert_eq!(old.err(), new.err(), "{what}"),
+            }
+        }
+    }
+    println!("{moved} moved, {answers} with an answer, {refused} refused");
+    assert!(moved > 200 && answers > 100 && refused > 20);
 }
 
 /// Why a damaged file is refused; `None` if it passes.

@@ -61,7 +61,7 @@ fn views(m: &Model<'_>) {
         m.n_sites(),
         m.n_experts(),
         m.has_classifier(),
-        m.file_len(),
+        (m.file_len(), m.data()),
         m.provenance(),
     ));
     for s in m.sections() {
@@ -73,10 +73,16 @@ fn views(m: &Model<'_>) {
     }
     let name = m.site_name(any()).unwrap_or("");
     black_box((m.find_site(name), m.find_expert(name)));
-    black_box(
-        m.base_tensor(any())
-            .map(|t| (t.rows(), t.cols(), t.dtype(), t.bytes())),
-    );
+    black_box(m.base_tensor(any()).map(|t| {
+        (
+            t.rows(),
+            t.cols(),
+            t.dtype(),
+            t.bytes(),
+            t.layout(),
+            t.scale_exp(),
+        )
+    }));
     if let Some(t) = m.tokenizer() {
         text::with(&t);
     }
@@ -87,7 +93,7 @@ fn expert(e: Expert<'_>) {
         e.class(),
         e.name(),
         e.key(),
-        e.bytes(),
+        (e.bytes(), e.data()),
         e.rank(any()),
         e.scale(any()),
     ));

@@ -64,7 +64,7 @@ fn sizes() {
         dtype.name(),
         dtype.bytes(),
         layout.name(),
-        layout.tile_rows(),
+        (layout.tile_rows(), layout.k_step(), layout.holds(dtype)),
     ));
     let (rows, cols, group) = (any(), any(), any());
     black_box(layout::packed_size(dtype, layout, rows, cols, group));
@@ -76,6 +76,11 @@ fn sizes() {
     black_box((
         layout::tile_bytes(dtype, layout, cols, group),
         layout::b_scale_bytes(dtype, cols),
+    ));
+    black_box((
+        layout::vector_bytes(layout, cols),
+        layout::q8_weight(layout, bytes(), rows, cols),
+        layout::m4_pair(any()),
     ));
 }
 
