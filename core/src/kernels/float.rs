@@ -149,14 +149,14 @@ fn rows_of<E: Element, const R: usize>(
     let lanes = w.lanes.max(1);
     let (step, end) = (lanes.saturating_mul(E::BYTES).max(1), first + rows);
     for row in (first..end.min(w.rows)).step_by(R) {
-        let Some(tile) = w.tile(row / lanes) else {
+        let skip = (row % lanes).saturating_mul(E::BYTES);
+        let Some(values) = w.tile(row / lanes).and_then(|tile| tile.get(skip..)) else {
             return;
         };
-        let skip = (row % lanes).saturating_mul(E::BYTES);
         let mut sums = [[0.0f32; R]; BLOCK];
-        for (k, values) in tile.chunks_exact(step).enumerate() {
+        for (k, values) in values.chunks(step).enumerate() {
             let mut w = [0.0f32; R];
-            let values = values.get(skip..).unwrap_or(&[]).chunks_exact(E::BYTES);
+            let values = values.chunks_exact(E::BYTES);
             w.iter_mut().zip(values).for_each(|(w, b)| *w = E::read(b));
             for (sums, column) in sums.iter_mut().zip(columns) {
                 let x = column.get(k).copied().unwrap_or(0.0);

@@ -97,6 +97,7 @@ impl<'a> Input<'a> {
         }
     }
 
+    #[inline(always)]
     fn index(&self, column: usize) -> usize {
         match self.picks {
             Some(p) => p.get(column).map_or(usize::MAX, |&c| c as usize),
@@ -105,11 +106,13 @@ impl<'a> Input<'a> {
     }
 
     /// Column `c` in f32.
+    #[inline(always)]
     pub(crate) fn floats(&self, c: usize) -> &'a [f32] {
         part(self.x, self.index(c), self.k, self.k)
     }
 
     /// Column `c` quantised.
+    #[inline(always)]
     pub(crate) fn panel(&self, c: usize) -> PanelColumn<'a> {
         let i = self.index(c);
         let n = groups(self.k, self.group);
@@ -169,6 +172,7 @@ pub fn expand(q: &mut [i8]) {
     }
 }
 
+#[inline(always)]
 fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
     let at = index.saturating_mul(stride);
     all.get(at..at.saturating_add(len)).unwrap_or(&[])

@@ -66,9 +66,7 @@ unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize>(
             // SAFETY: bounds: `count` sums to `block.steps` over the groups; a step is 64 bytes of vectors and 4 of
             //   each q. align: unaligned loads. A prefetch may go anywhere.
             unsafe {
-                if C < 4 {
-                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
-                }
+                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
                 let low = _mm256_loadu_si256(vectors.cast());
                 let high = _mm256_loadu_si256(vectors.add(32).cast());
                 let (low_abs, high_abs) = (_mm256_abs_epi8(low), _mm256_abs_epi8(high));

@@ -65,10 +65,8 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
             // SAFETY: bounds: two of `count` steps, which sum to `block.steps` over the groups; a step is 64 bytes of
             //   vectors and 4 of each q. align: unaligned loads. A prefetch may go anywhere.
             unsafe {
-                if C < 4 {
-                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD + 64).cast());
-                }
+                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD + 64).cast());
                 let w0 = _mm512_xor_si512(_mm512_loadu_si512(vectors.cast()), flip);
                 let w1 = _mm512_xor_si512(_mm512_loadu_si512(vectors.add(64).cast()), flip);
                 for ((even, odd), q) in even.iter_mut().zip(&mut odd).zip(&mut q) {
