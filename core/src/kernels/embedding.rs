@@ -94,7 +94,7 @@ impl Task for AddDeltas<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let n = self.term.columns.max(1);
-        let units = self.out.chunks_exact_mut(n.saturating_mul(LANES));
+        let units = self.out.chunks_exact_mut(n.saturating_mul(LANES).max(1));
         for (unit, out) in units.enumerate() {
             let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
             for (i, block) in blocks.enumerate() {

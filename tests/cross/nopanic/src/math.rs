@@ -1,13 +1,9 @@
-//! `math`, `hash`, `kernels`.
+//! `math`, `hash`, `kernels`: rows and attention are reached by sessions.
 
 use crate::{any, bytes, floats};
 use core::hint::black_box;
 use pleach::hash::{Fnv1a, crc32, fnv1a};
-use pleach::kernels::BLOCK;
 use pleach::kernels::layout::{self, Dtype, Layout};
-use pleach::kernels::panel::PanelColumn;
-use pleach::kernels::scalar::float::{F16, F32, gemv_float_scalar};
-use pleach::kernels::scalar::q8::gemv_q8_scalar;
 use pleach::{Kernels, math};
 
 pub(crate) fn call() {
@@ -52,7 +48,6 @@ pub(crate) fn call() {
 
     sizes();
     quantise();
-    kernels();
 }
 
 fn sizes() {
@@ -94,27 +89,4 @@ fn quantise() {
         black_box(&mut scales[..]),
         black_box(&mut sums[..]),
     ));
-}
-
-/// The micro-kernels, with the tiles of each layout.
-fn kernels() {
-    let scales = floats();
-    let panel = PanelColumn {
-        q: black_box(&[0; 8]),
-        sx: scales,
-        sum: black_box(&[0; 2]),
-    };
-    let (panels, columns) = ([panel], [scales]);
-    let (panels, columns) = (black_box(&panels[..]), black_box(&columns[..]));
-    rows::<1>(panels, columns);
-    rows::<4>(panels, columns);
-    rows::<16>(panels, columns);
-}
-
-fn rows<const R: usize>(panels: &[PanelColumn<'_>], columns: &[&[f32]]) {
-    let mut acc = [[0.0; BLOCK]; R];
-    gemv_q8_scalar::<R>(bytes(), any(), any(), any(), panels, &mut acc);
-    gemv_float_scalar::<F16, R>(bytes(), any(), any(), columns, &mut acc);
-    gemv_float_scalar::<F32, R>(bytes(), any(), any(), columns, &mut acc);
-    black_box(acc);
 }
