@@ -627,6 +627,15 @@ impl<'b, 'a> Session<'b, 'a> {
         self.counters
     }
 
+    /// The operation that the next step goes on with, its first unit, and the columns of the sweep: for tests that look
+    /// for the first bit in which two backends differ.
+    #[cfg(feature = "kernel-log")]
+    pub fn under_way(&self) -> (impl core::fmt::Debug + use<>, u32, u16) {
+        let (layers, depth) = (self.model.config.layers, self.model.classifier_depth());
+        let op = crate::model::program::op(layers, depth as u32, self.sweep.pc);
+        (op, self.sweep.unit, self.sweep.columns)
+    }
+
     /// Whether all logits of a sweep are kept.
     fn keeps_all_logits(&self) -> bool {
         self.options.logits == LogitsKind::Sweep

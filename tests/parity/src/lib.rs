@@ -6,6 +6,8 @@
 //! * [`trace`]: what a run leaves behind, its hash, the first difference of two.
 //! * [`cut`]: SmolLM2 cut to a few layers.
 //! * [`answer`]: an answer to a prompt, and what it took.
+//! * [`backends`]: one hash over the CPU's backends, and which kernels ran.
+//! * [`lockstep`]: the first operation whose bits two backends do not share.
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
 //! * [`quality`]: perplexity, and divergence from a reference.
 //! * [`smol`]: SmolLM2 with four trained experts.
@@ -16,10 +18,12 @@
 
 pub mod adversarial;
 pub mod answer;
+pub mod backends;
 pub mod cut;
 pub mod drive;
 pub mod fixture;
 pub mod hostile;
+pub mod lockstep;
 pub mod memory;
 pub mod mode;
 pub mod mutate;

@@ -42,6 +42,8 @@ pub struct Mode {
     pub budget: Budget,
     /// Threads that claim tiles in a shuffled order; 1: the caller's own.
     pub threads: usize,
+    /// The backend; `None`: see [`Mode::kernels`].
+    pub backend: Option<Kernels>,
 }
 
 impl Mode {
@@ -53,6 +55,7 @@ impl Mode {
         guesses: Guesses::Natural,
         budget: Budget::UNLIMITED,
         threads: 1,
+        backend: None,
     };
 
     /// A whole prompt in chunks, pipelined.
@@ -86,12 +89,21 @@ impl Mode {
         Mode { threads, ..self }
     }
 
-    /// Scalar kernels for the naive mode, the CPU's best for all others: every comparison with the naive bits
-    /// compares backends too.
+    /// The same on a backend.
+    pub const fn on(self, kernels: Kernels) -> Mode {
+        Mode {
+            backend: Some(kernels),
+            ..self
+        }
+    }
+
+    /// Unless a backend is named, scalar kernels for the naive mode, the CPU's best for all others: every comparison
+    /// with the naive bits compares backends too.
     pub fn kernels(&self) -> Kernels {
-        match self.feed {
-            Feed::One => Kernels::portable(),
-            _ => Kernels::detect(),
+        match (self.backend, self.feed) {
+            (Some(kernels), _) => kernels,
+            (None, Feed::One) => Kernels::portable(),
+            (None, _) => Kernels::detect(),
         }
     }
 
@@ -116,6 +128,9 @@ impl Mode {
         }
         if self.threads > 1 {
             name += &format!("+threads{}", self.threads);
+        }
+        if let Some(kernels) = self.backend {
+            name += &format!("+{}", kernels.name());
         }
         name
     }

@@ -6,16 +6,25 @@
 //! hashes DIR               runs every *.pleach in DIR; prints `file mode kv hash`
 //! hashes --prepare-smol DIR   packs SmolLM2 with its experts, cut to four layers, into DIR
 //! hashes --sampled DIR        draws 32 tokens with a seed from every *.pleach in DIR; prints `file hash tokens`
+//! hashes --prepare-layouts DIR    packs the intent model, a Qwen2 case and the adversarial checkpoints in every layout
+//! hashes --backends DIR [NAME]    runs every *.pleach in DIR, or those whose names begin with NAME, on every backend
+//!                                 of this CPU, in 1 to 8 columns, on 1 to 4 threads; prints `file kv hash`, then
+//!                                 which kernels ran
 //! ```
 //!
 //! The prompt follows from the vocabulary, so that the lines depend on the file alone. Rows of exact routing
-//! must have one hash, and so must those that are sampled; that is checked here too. Exit codes: 0 done, 1 a failure, 2 wrong usage.
+//! must have one hash, and so must those that are sampled; that is checked here too, and so is that all layouts of a
+//! file (`name.layout.pleach`) have one hash and that no kernel of a backend was left out. Exit codes: 0 done, 1 a
+//! failure, 2 wrong usage.
 
+use parity::backends::{self, Ran};
 use parity::cut;
 use parity::subject::Subject;
 use parity::text::encode;
 use parity::{File, Guesses, Mode, Setup, Storage, Text, run};
-use pleach::{Caches, KvType, Routing, Sampling, Speculate};
+use pleach::{Caches, Kernels, KvType, Routing, Sampling, Speculate};
+use pleach_pack::{AdapterQuant, Target};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -25,10 +34,13 @@ fn main() -> ExitCode {
         ["--prepare", dir] => prepare(Path::new(dir)),
         ["--prepare-smol", dir] => prepare_smol(Path::new(dir)),
         ["--sampled", dir] => all(Path::new(dir), sampled),
+        ["--prepare-layouts", dir] => prepare_layouts(Path::new(dir)),
+        ["--backends", dir] => on_backends(Path::new(dir), ""),
+        ["--backends", dir, name] => on_backends(Path::new(dir), name),
         [dir] if !dir.starts_with('-') => all(Path::new(dir), hash_file),
         _ => {
             eprintln!(
-                "hashes: one folder is expected\n  hashes [--prepare|--prepare-smol|--sampled] DIR"
+                "hashes: one folder is expected\n  hashes [--prepare|--prepare-smol|--prepare-layouts|--sampled] DIR\n  hashes --backends DIR [NAME]"
             );
             return ExitCode::from(2);
         }
@@ -66,6 +78,36 @@ fn prepare_smol(dir: &Path) -> Result<(), String> {
         let path = dir.join(format!("smol-cut-{}.pleach", storage.name()));
         std::fs::write(&path, File::pack(&options).bytes())
             .map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Three kinds of models in every layout: q8 with experts in q8, f16 with experts in f32.
+fn prepare_layouts(dir: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut subjects = vec![Subject::intent()];
+    subjects.extend(Subject::cases().into_iter().take(1));
+    subjects.extend(Subject::adversarial());
+    for subject in subjects {
+        for quant in [Storage::Q8, Storage::F16] {
+            let storage = subject.storages.iter().find(|s| s.quant == quant.quant);
+            let Some(&storage) = storage else { continue };
+            let adapters = match storage.adapters {
+                AdapterQuant::F16 => AdapterQuant::F32,
+                other => other,
+            };
+            let storage = Storage {
+                adapters,
+                ..storage
+            };
+            for target in Target::ALL {
+                let bits = storage.bits_name();
+                let path = dir.join(format!("{}-{bits}.{}.pleach", subject.name, target.name()));
+                let file = subject.file(storage.target(target));
+                std::fs::write(&path, file.bytes())
+                    .map_err(|e| format!("{}: {e}", path.display()))?;
+            }
+        }
     }
     Ok(())
 }
@@ -143,6 +185,11 @@ fn rows() -> Vec<Row> {
 }
 
 fn all(dir: &Path, each: fn(&Path) -> Result<(), String>) -> Result<(), String> {
+    files(dir)?.iter().try_for_each(|p| each(p))
+}
+
+/// The model files in a folder.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "pleach"));
@@ -153,7 +200,57 @@ fn all(dir: &Path, each: fn(&Path) -> Result<(), String>) -> Result<(), String> 
             dir.display()
         ));
     }
-    paths.iter().try_for_each(|p| each(p))
+    Ok(paths)
+}
+
+/// Numbers of a prompt, from the vocabulary alone.
+fn prompt(vocab: usize, len: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * 13 + 5) % vocab) as u32).collect()
+}
+
+/// All files whose names begin with `start`, on all backends.
+fn on_backends(dir: &Path, start: &str) -> Result<(), String> {
+    let names: Vec<&str> = Kernels::available().map(Kernels::name).collect();
+    println!("backends: {}", names.join(" "));
+    let (mut ran, mut hashes) = (Ran::all(), BTreeMap::new());
+    for path in files(dir)? {
+        let fails = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if !name.starts_with(start) {
+            continue;
+        }
+        let file = File::new(&std::fs::read(&path).map_err(|e| fails(&e))?);
+        let vocab = file.model().config().vocab as usize;
+        // A real vocabulary takes long: a short text, and one kind of cache.
+        let (len, generate, caches) = match vocab {
+            ..10_000 => (11, 4, &[KvType::F32, KvType::F16][..]),
+            _ => (9, 1, &[KvType::F16][..]),
+        };
+        let prompt = prompt(vocab, len);
+        for &kv in caches {
+            let text = Text::new(&prompt, generate);
+            let hash = backends::one_hash(&file, kv, &text, &mut ran).map_err(|e| fails(&e))?;
+            println!("{name} {kv:?} {hash:016x}");
+            let (model, layout) = name.split_once('.').unwrap_or((&name, "its layout"));
+            let (first, other) = hashes
+                .entry((model.to_owned(), kv.bytes()))
+                .or_insert_with(|| (hash, layout.to_owned()));
+            if *first != hash {
+                return Err(fails(&format!("its hash is not that of {other}")));
+            }
+        }
+    }
+    if hashes.is_empty() {
+        return Err(format!("{}: no name begins with {start}", dir.display()));
+    }
+    for r in &ran {
+        print!("{}", r.table());
+        // A part of the files need not have every layout.
+        if let Some(kernel) = r.missing().first().filter(|_| start.is_empty()) {
+            return Err(format!("{kernel} did not run"));
+        }
+    }
+    Ok(())
 }
 
 fn hash_file(path: &Path) -> Result<(), String> {
@@ -163,7 +260,7 @@ fn hash_file(path: &Path) -> Result<(), String> {
     let model = file.model();
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let vocab = model.config().vocab as usize;
-    let prompt: Vec<u32> = (0..11).map(|i| ((i * 13 + 5) % vocab) as u32).collect();
+    let prompt = prompt(vocab, 11);
     for (kv, kv_name) in [(KvType::F32, "f32"), (KvType::F16, "f16")] {
         let (mut exact, sampling) = ([None; 2], sampling());
         for row in rows() {
