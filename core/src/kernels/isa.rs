@@ -37,8 +37,8 @@ pub(crate) trait Isa: Copy {
     /// Whether panels are expanded for this backend's `m4` kernel (see [`panel`](crate::kernels::panel)).
     const EXPANDS: bool = false;
 
-    /// Whether [`q8_range`](Isa::q8_range) does anything.
-    const RANGES: bool = false;
+    /// Columns up to which [`q8_range`](Isa::q8_range), column by column, is better than [`q8`](Isa::q8). 0: it does nothing.
+    const RANGES: usize = 0;
 
     fn splat(self, x: f32) -> Self::Lanes;
     fn load(self, x: &[f32; LANES]) -> Self::Lanes;

@@ -85,7 +85,7 @@ pub(crate) fn gemv<I: Isa>(
     match w.dtype {
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());
-            if I::RANGES
+            if block.len <= I::RANGES
                 && columns.all(|(c, acc)| isa.q8_range(w, (first, rows), c, slice::from_mut(acc)))
             {
                 return;

@@ -124,7 +124,7 @@ impl Task for Rows<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (input, n) = (self.columns.input(), self.columns.n.max(1));
-        if I::RANGES && n == 1 && self.unit == UNIT {
+        if n <= I::RANGES.min(1) && self.unit == UNIT {
             let out = self.out.as_chunks_mut::<LANES>().0;
             let rows = (0, out.len() * LANES);
             if isa.q8_range(self.w, rows, &input.panel(0), out) {

@@ -1,7 +1,7 @@
 //! A range of rows of one operation, and where threads plug in.
 
 use crate::kernels::attention::AttentionJob;
-use crate::kernels::isa::{Isa, Task};
+use crate::kernels::isa::{Isa, LANES, Task};
 use crate::kernels::linear::{Block, LinearJob};
 use crate::kernels::lora::LoraAJob;
 
@@ -97,7 +97,7 @@ impl Task for Work<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if I::RANGES
+        if self.unit <= I::RANGES * LANES
             && let Job::Linear(job) = self.job
         {
             return job.range(isa, self.first, self.unit, self.out);

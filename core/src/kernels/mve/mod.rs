@@ -8,7 +8,7 @@ mod q8;
 
 use crate::blob::Tensor;
 use crate::kernels::Task;
-use crate::kernels::isa::{Acc, Isa, LANES};
+use crate::kernels::isa::{Acc, BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
@@ -42,7 +42,7 @@ impl Mve {
 impl Isa for Mve {
     type Lanes = Array;
 
-    const RANGES: bool = true;
+    const RANGES: usize = BLOCK;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Array {

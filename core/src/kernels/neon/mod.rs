@@ -13,9 +13,8 @@ mod i8mm;
 mod lanes;
 mod q8;
 mod smull;
-#[cfg(test)]
-mod tests;
 
+use crate::blob::Tensor;
 use crate::kernels::Task;
 use crate::kernels::isa::{Acc, Isa, LANES};
 use crate::kernels::layout::Layout;
@@ -88,6 +87,8 @@ backend! {
 impl<F: Family> Isa for F {
     type Lanes = F32x16;
 
+    const RANGES: usize = 1;
+
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
         F32x16::splat(self, x)
@@ -111,5 +112,16 @@ impl<F: Family> Isa for F {
     #[inline(always)]
     fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
         q8::gemv_q8(self, tile, columns, lane, acc);
+    }
+
+    #[inline(always)]
+    fn q8_range(
+        self,
+        w: &Tensor<'_>,
+        rows: (usize, usize),
+        column: &PanelColumn<'_>,
+        out: &mut [[f32; LANES]],
+    ) -> bool {
+        q8::range_q8(self, w, rows, column, out)
     }
 }

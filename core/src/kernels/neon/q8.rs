@@ -1,8 +1,9 @@
 //! `q8` rows: what the backends share is all but the integer dots of a group.
 
 use super::lanes::widen;
+use crate::blob::Tensor;
 use crate::kernels::isa::{Acc, LANES};
-use crate::kernels::layout::Layout;
+use crate::kernels::layout::{Dtype, Layout};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
 use crate::kernels::scalar::q8::gemv_q8_scalar;
@@ -69,6 +70,38 @@ pub(super) fn gemv_q8<F: Family>(
         Layout::R4K4 => by_columns(R4K4(family), tile, columns, lane, acc),
         _ => gemv_q8_scalar(tile, columns, lane, acc),
     }
+}
+
+/// Rows of many tiles of `r16k4` times one column: what is the same for all tiles is checked once.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(super) fn range_q8<F: Family>(
+    family: F,
+    w: &Tensor<'_>,
+    (first, rows): (usize, usize),
+    column: &PanelColumn<'_>,
+    out: &mut [[f32; LANES]],
+) -> bool {
+    if !matches!((w.dtype, w.layout), (Dtype::Q8, Layout::R16K4)) {
+        return false;
+    }
+    let (tile, count) = (first / LANES, rows.div_ceil(LANES).min(out.len()));
+    let last = tile.saturating_add(count.saturating_sub(1));
+    let (Some(tile), Some(_)) = (w.q8_tile(tile), w.tile(last)) else {
+        return false;
+    };
+    let Some(mut block) = Q8Block::new(&tile, core::array::from_ref(column)) else {
+        return false;
+    };
+    let bytes = w.tile_bytes();
+    for out in out.iter_mut().take(count) {
+        // SAFETY: the first tile and the column are sound by `Q8Block::new`; the next ones, `bytes` apart, have the same
+        //   shape, and the last one is there.
+        unsafe { family.r16k4(&block, core::array::from_mut(out)) };
+        block.scales = block.scales.wrapping_add(bytes);
+        block.vectors = block.vectors.wrapping_add(bytes);
+    }
+    true
 }
 
 #[derive(Clone, Copy)]
