@@ -9,7 +9,7 @@ use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{groups, round_up};
 use crate::kernels::linear::{Block, LinearJob, gemv};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, add_deltas};
-use crate::kernels::panel::{Input, panel_stride};
+use crate::kernels::panel::{Input, PanelColumn, panel_stride};
 use crate::kernels::scalar::Scalar;
 use crate::kernels::work::{Job, Work};
 use crate::kernels::{A_UNIT, BLOCK, Kernels, Task, UNIT};
@@ -68,6 +68,11 @@ pub const fn q_bytes(k: usize, expanded: bool) -> usize {
 }
 
 impl<'a> Columns<'a> {
+    /// The panel of column `c`.
+    pub fn column(&self, c: usize) -> PanelColumn<'a> {
+        self.input().panel(c)
+    }
+
     fn input(&self) -> Input<'a> {
         Input {
             k: self.k,
@@ -111,6 +116,28 @@ pub fn rows(by: By, w: &Tensor<'_>, columns: &Columns<'_>, unit: usize, out: &mu
     });
 }
 
+/// All rows of `w` times one column in one call of a micro-kernel; `false` if the backend has none that does that.
+pub fn one_call(by: By, w: &Tensor<'_>, column: &PanelColumn<'_>, out: &mut [f32]) -> bool {
+    by.run(OneCall { w, column, out })
+}
+
+struct OneCall<'a, 'o> {
+    w: &'a Tensor<'a>,
+    column: &'a PanelColumn<'a>,
+    out: &'o mut [f32],
+}
+
+impl Task for OneCall<'_, '_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> bool {
+        let out = self.out.as_chunks_mut::<LANES>().0;
+        let rows = (0, out.len() * LANES);
+        I::RANGES > 0 && isa.q8_range(self.w, rows, self.column, out)
+    }
+}
+
 struct Rows<'a> {
     w: &'a Tensor<'a>,
     columns: &'a Columns<'a>,
@@ -124,13 +151,6 @@ impl Task for Rows<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let (input, n) = (self.columns.input(), self.columns.n.max(1));
-        if n <= I::RANGES.min(1) && self.unit == UNIT {
-            let out = self.out.as_chunks_mut::<LANES>().0;
-            let rows = (0, out.len() * LANES);
-            if isa.q8_range(self.w, rows, &input.panel(0), out) {
-                return;
-            }
-        }
         let mut acc: Acc = [[0.0; LANES]; BLOCK];
         let mut block = Block::EMPTY;
         for start in (0..n).step_by(BLOCK) {

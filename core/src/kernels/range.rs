@@ -2,22 +2,24 @@
 
 use crate::blob::Tensor;
 use crate::kernels::isa::{Acc, Isa, LANES};
-use crate::kernels::layout::{Dtype, Layout, scale_bytes};
+use crate::kernels::layout::{Dtype, Layout};
 use crate::kernels::linear::{Block, LinearJob, Part};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::{BLOCK, UNIT};
-use crate::math;
+
+/// Rows of a tile.
+const R: usize = 4;
 
 /// Tiles of four rows and a column, whose lengths were checked.
 ///
-/// Invariants (by `new`): from `tile` to `end` lie whole tiles, at least one; each is `scale_bytes` bytes that begin
-/// with four halves per group, then `whole * group_steps + short` vectors of four rows. `x` has as many steps, `sx` a scale per
-/// group: `whole` ones, and one more if `short` is not 0. `out` has room for four floats per tile. `tile`, `x` and all
-/// strides are multiples of 4.
+/// Invariants (by `new`): `tiles`, at least one, lie one after the other from `tile` on, each `tile_bytes`: first
+/// `scale_bytes`, which begin with four halves per group, then `whole * group_steps + short` vectors of four rows. `x` has as many
+/// steps, `sx` a scale per group: `whole` ones, and one more if `short` is not 0. `out` has room for four floats per tile.
+/// `tile`, `x` and all strides are multiples of 4.
 pub(crate) struct Range {
     pub(crate) tile: *const u8,
-    pub(crate) end: *const u8,
+    pub(crate) tiles: usize,
     pub(crate) tile_bytes: usize,
     pub(crate) scale_bytes: usize,
     pub(crate) x: *const i8,
@@ -28,13 +30,12 @@ pub(crate) struct Range {
     /// Steps of the short group.
     pub(crate) short: usize,
     pub(crate) out: *mut f32,
-    /// 2^scale_exp.
-    pub(crate) pow: f32,
+    pub(crate) scale_exp: i8,
 }
 
 impl Range {
-    /// Rows `first..first + rows` of `w`, from a tile on, into pieces of 16; rows behind the last are left out. A step of `layout` reads
-    /// `step_bytes` of the column. `None` if something is not as a kernel needs it.
+    /// Rows `first..first + rows` of `w`, from a tile on, into pieces of 16; rows behind the last are left out. A step of
+    /// `layout` reads `step_bytes` of the column. `None` if something is not as a kernel needs it.
     #[inline(always)]
     pub(crate) fn new(
         (w, layout, step_bytes): (&Tensor<'_>, Layout, usize),
@@ -42,39 +43,51 @@ impl Range {
         column: &PanelColumn<'_>,
         out: &mut [[f32; LANES]],
     ) -> Option<Self> {
-        const R: usize = 4;
         let k_step = layout.k_step();
-        if w.layout as u8 != layout as u8 || w.group % 32 != 0 || w.group == 0 {
+        if w.layout as u8 != layout as u8 || !w.group.is_multiple_of(32) || w.group == 0 {
             return None;
         }
-        let (steps, group_steps) = (w.cols.div_ceil(k_step), w.group / k_step);
-        let whole = steps / group_steps.max(1);
-        let short = steps.wrapping_sub(whole * group_steps);
-        let groups = whole + (short > 0) as usize;
-        let scales = scale_bytes(R, w.cols, w.group);
-        let tile_bytes = scales.wrapping_add(steps * R * k_step);
-        let data = w.data.get((first / R).wrapping_mul(tile_bytes)..)?;
-        // Tensor's invariant: what is left are whole tiles.
-        let len = rows.div_ceil(R).wrapping_mul(tile_bytes).min(data.len());
-        let data = data.get(..len)?;
-        let sound = !data.is_empty()
+        // Tensor's invariant: its data are whole tiles, as many as its rows take.
+        let all = w.rows.div_ceil(R);
+        let tile_bytes = w.data.len() / all.max(1);
+        let tiles = rows.div_ceil(R).min(all.checked_sub(first / R)?);
+        let tile = w.data.as_ptr().wrapping_add(first / R * tile_bytes);
+
+        let (whole, group_steps) = (w.cols / w.group, w.group / k_step);
+        let short = (w.cols - whole * w.group).div_ceil(k_step);
+        let steps = whole * group_steps + short;
+        let scale_bytes = tile_bytes.checked_sub(steps * (R * k_step))?;
+        let sound = tiles > 0
             && column.q.len() >= steps * step_bytes
-            && column.sx.len() >= groups
-            && out.len() * LANES >= rows
-            && (data.as_ptr().addr() | column.q.as_ptr().addr()).is_multiple_of(4);
+            && column.sx.len() >= whole + (short > 0) as usize
+            && out.len() >= tiles.div_ceil(LANES / R)
+            && (tile.addr() | column.q.as_ptr().addr()).is_multiple_of(4);
         sound.then(|| Self {
-            tile: data.as_ptr(),
-            end: data.as_ptr_range().end,
+            tile,
+            tiles,
             tile_bytes,
-            scale_bytes: scales,
+            scale_bytes,
             x: column.q.as_ptr(),
             sx: column.sx.as_ptr(),
             group_steps,
             whole,
             short,
             out: out.as_mut_ptr().cast(),
-            pow: math::pow2(w.scale_exp),
+            scale_exp: w.scale_exp,
         })
+    }
+
+    /// Behind the last tile.
+    #[inline(always)]
+    pub(crate) fn end(&self) -> *const u8 {
+        self.tile.wrapping_add(self.tiles * self.tile_bytes)
+    }
+
+    /// The panel where the last whole group ends, if a step takes `step_bytes` of it.
+    #[inline(always)]
+    pub(crate) fn full(&self, step_bytes: usize) -> *const i8 {
+        self.x
+            .wrapping_add(self.whole * self.group_steps * step_bytes)
     }
 }
 
@@ -126,17 +139,7 @@ impl LinearJob<'_> {
                 all && isa.q8_range(w, rows, &self.input.panel(c), acc)
             });
         if !computed {
-            let mut block = Block::EMPTY;
-            for (i, out) in out.chunks_exact_mut(n.max(1)).enumerate() {
-                self.part_unit(
-                    isa,
-                    number,
-                    part,
-                    unit + i,
-                    out.as_flattened_mut(),
-                    &mut block,
-                );
-            }
+            self.unit_by_unit(isa, (number, part), (unit, n), out);
             return;
         }
         ran(Operation::GemvQ8(w.layout));
@@ -157,6 +160,21 @@ impl LinearJob<'_> {
                 let columns = columns.get_mut(..n).unwrap_or(&mut []);
                 self.finish(isa, at, bias, 0, columns, out);
             }
+        }
+    }
+
+    #[inline(never)] // its registers are not those of the short way
+    fn unit_by_unit<I: Isa>(
+        &self,
+        isa: I,
+        (number, part): (usize, &Part<'_>),
+        (unit, n): (usize, usize),
+        out: &mut [[f32; LANES]],
+    ) {
+        let mut block = Block::EMPTY;
+        for (i, out) in out.chunks_exact_mut(n.max(1)).enumerate() {
+            let out = out.as_flattened_mut();
+            self.part_unit(isa, number, part, unit + i, out, &mut block);
         }
     }
 }

@@ -8,6 +8,7 @@
 use crate::kernels::layout::K_STEP;
 use crate::kernels::panel::EXPANSION;
 use crate::kernels::range::Range;
+use crate::math;
 
 /// Bytes of a step of the panel.
 pub(super) const X_STEP: usize = K_STEP * EXPANSION;
@@ -42,23 +43,22 @@ struct Tiles {
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(super) fn gemv_q8_m4(r: &Range) {
-    let full = r.x.wrapping_add(r.whole * r.group_steps * X_STEP);
     let call = Tiles {
         tile: r.tile,
-        pow: (r.pow * BY_256).to_bits(),
+        pow: (math::pow2(r.scale_exp) * BY_256).to_bits(),
         blocks: if r.whole == 0 {
             0
         } else {
             r.group_steps / UNROLL
         },
-        full: full.wrapping_sub((r.short == 0) as usize),
+        full: r.full(X_STEP).wrapping_sub((r.short == 0) as usize),
         x: r.x,
         sx: r.sx,
         scale_bytes: r.scale_bytes,
         rest: r.short % UNROLL,
         rest_blocks: r.short / UNROLL,
         out: r.out,
-        end: r.end,
+        end: r.end(),
     };
     // SAFETY: cpu: this module is compiled for it only. The rest are `Range`'s invariants, with X_STEP bytes of x a step.
     unsafe { gemv_q8_m4_cortex_m_smlad(call) };

@@ -2,6 +2,7 @@
 
 use crate::kernels::layout::Layout;
 use crate::kernels::range::Range;
+use crate::math;
 
 /// Bytes of a step of the panel.
 pub(super) const X_STEP: usize = Layout::R4K16.k_step();
@@ -13,7 +14,7 @@ struct Tiles {
     tile: *const u8,
     /// 2^scale_exp, as bits.
     pow: u32,
-    /// Behind the last pair of tiles.
+    /// Behind the last tile that is taken with another: the first, if no group is whole.
     pairs_end: *const u8,
     /// Whole groups.
     whole: usize,
@@ -34,12 +35,12 @@ struct Tiles {
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(super) fn gemv_q8_r4k16(r: &Range) {
-    let full = r.x.wrapping_add(r.whole * r.group_steps * X_STEP);
-    let single = (r.end.addr() - r.tile.addr()) / r.tile_bytes.max(1) % 2;
+    let full = r.full(X_STEP);
+    let pairs = if r.whole == 0 { 0 } else { r.tiles & !1 };
     let call = Tiles {
         tile: r.tile,
-        pow: r.pow.to_bits(),
-        pairs_end: r.end.wrapping_sub(single * r.tile_bytes),
+        pow: math::pow2(r.scale_exp).to_bits(),
+        pairs_end: r.tile.wrapping_add(pairs * r.tile_bytes),
         whole: r.whole,
         x: r.x,
         sx: r.sx,
@@ -48,7 +49,7 @@ pub(super) fn gemv_q8_r4k16(r: &Range) {
         out: r.out,
         full: full.wrapping_sub((r.short == 0) as usize),
         x_end: full.wrapping_add(r.short * X_STEP),
-        end: r.end,
+        end: r.end(),
     };
     // SAFETY: cpu: this module is compiled for it only. The rest are `Range`'s invariants, with X_STEP bytes of x a step; a
     //   group has as many steps as the kernel that is chosen.
@@ -166,13 +167,12 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         ".arch armv8.1-m.main", // naked functions do not have the target's features
         ".arch_extension mve.fp",
         "push {{r2-r11, lr}}",
-        "vpush {{d8-d15}}", // pairs_end and whole: at sp + 64, the arguments on the stack: from sp + 108
+        "vpush {{d8-d15}}", // pairs_end and whole: from sp + 64, the arguments on the stack: from sp + 108
         "vmov s16, r1",
         "mov r9, r0",
         "cmp r0, r2",
-        "mov r2, r3",
         "beq.w 20f",
-        // Two tiles: scales of the first at r9, whole in r2.
+        // Two tiles, the first at r9: scales, sums.
         "1:",
         "ldrd r1, r11, [sp, #108]",
         "ldrd r0, r4, [sp, #116]",
@@ -182,8 +182,6 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         "add r9, r5, r4",
         "vmov.i32 q6, #0",
         "vmov.i32 q7, #0",
-        "cbnz r2, 2f",
-        "b.w 7f",
         "2:",
         step!(pair "vmladav"),
         ".rept {more}",
@@ -198,7 +196,16 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         "ldr r0, [sp, #128]",
         "cmp r1, r0",
         "blo.w 2b",
-        "bhi.w 9f",
+        "beq.w 7f",
+        // Their end.
+        "9:",
+        "ldr r0, [sp, #124]",
+        "vstmia r0!, {{d12-d15}}",
+        "str r0, [sp, #124]",
+        "ldr r0, [sp, #64]",
+        "cmp r9, r0",
+        "bne.w 1b",
+        "b.w 20f",
         // The short group, step by step.
         "7:",
         "movs r0, #0",
@@ -217,16 +224,7 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         "vmov r0, s4",
         "blo 8b",
         "b 4b",
-        // The end of both.
-        "9:",
-        "ldr r0, [sp, #124]",
-        "vstrw.32 q6, [r0], #16",
-        "vstrw.32 q7, [r0], #16",
-        "str r0, [sp, #124]",
-        "ldrd r0, r2, [sp, #64]",
-        "cmp r9, r0",
-        "bne.w 1b",
-        // A single tile, if there is one: scales at r9, whole in r2.
+        // Single tiles that are left, the first at r9.
         "20:",
         "ldr r0, [sp, #136]",
         "cmp r9, r0",
@@ -236,6 +234,7 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         "mov r7, r9",
         "add r3, r7, r4",
         "vmov.i32 q6, #0",
+        "ldr r2, [sp, #68]",
         "cmp r2, #0",
         "beq.w 27f",
         "22:",
@@ -262,8 +261,11 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         "blo 28b",
         "b 24b",
         "29:",
+        "mov r9, r3",
         "ldr r0, [sp, #124]",
-        "vstrw.32 q6, [r0]",
+        "vstrw.32 q6, [r0], #16",
+        "str r0, [sp, #124]",
+        "b.w 20b",
         "30:",
         "vpop {{d8-d15}}",
         "pop {{r2-r11, pc}}",

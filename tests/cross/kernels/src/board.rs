@@ -45,12 +45,17 @@ mod counter {
         }
     }
 
-    /// Instructions that `run` executes, to a tick, 31 to 63 of them.
+    /// Runs of one count: a tick is 31 to 63 instructions.
+    const RUNS: u64 = 16;
+
+    /// Instructions that `run` executes, with the loop around it.
     pub fn count(mut run: impl FnMut()) -> u64 {
         let before = SYST::get_current();
-        run();
+        for _ in 0..RUNS {
+            run();
+        }
         let ticks = before.wrapping_sub(SYST::get_current()) % PERIOD;
-        u64::from(ticks) * super::TICK / 1000
+        u64::from(ticks) * super::TICK / 1000 / RUNS
     }
 
     #[cortex_m_rt::exception]

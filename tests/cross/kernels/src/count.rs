@@ -67,11 +67,15 @@ pub fn print(kernels: Kernels, m: &mut Buffers<'_>, line: kernels::Line) {
             expanded: expand,
         };
         let out = &mut s.out[..k.next_multiple_of(UNIT)];
-        show(
-            "q8",
-            (k, k),
-            count(|| probe::rows(by, &w, &columns, UNIT, out)),
-        );
+        let column = columns.column(0);
+        let rows = if probe::one_call(by, &w, &column, out) {
+            count(|| {
+                probe::one_call(by, &w, &column, out);
+            })
+        } else {
+            count(|| probe::rows(by, &w, &columns, UNIT, out))
+        };
+        show("q8", (k, k), rows);
         show(
             "linear",
             (k, k),
