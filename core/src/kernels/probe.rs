@@ -133,7 +133,7 @@ impl Task for OneCall<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> bool {
         let out = self.out.as_chunks_mut::<LANES>().0;
-        let rows = (0, out.len() * LANES);
+        let rows = (0, self.w.rows);
         I::RANGES > 0 && isa.q8_range(self.w, rows, self.column, out)
     }
 }

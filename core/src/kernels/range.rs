@@ -49,16 +49,18 @@ impl Range {
         }
         // Tensor's invariant: its data are whole tiles, as many as its rows take.
         let all = w.rows.div_ceil(R);
-        let tile_bytes = w.data.len() / all.max(1);
         let tiles = rows.div_ceil(R).min(all.checked_sub(first / R)?);
+        if tiles == 0 {
+            return None;
+        }
+        let tile_bytes = w.data.len() / all.max(1);
         let tile = w.data.as_ptr().wrapping_add(first / R * tile_bytes);
 
         let (whole, group_steps) = (w.cols / w.group, w.group / k_step);
         let short = (w.cols - whole * w.group).div_ceil(k_step);
         let steps = whole * group_steps + short;
         let scale_bytes = tile_bytes.checked_sub(steps * (R * k_step))?;
-        let sound = tiles > 0
-            && column.q.len() >= steps * step_bytes
+        let sound = column.q.len() >= steps * step_bytes
             && column.sx.len() >= whole + (short > 0) as usize
             && out.len() >= tiles.div_ceil(LANES / R)
             && (tile.addr() | column.q.as_ptr().addr()).is_multiple_of(4);

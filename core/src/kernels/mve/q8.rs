@@ -1,4 +1,5 @@
-//! `q8` rows in the layout `r4k16`, by VMLADAV: eight rows of 16 weights in 17 instructions.
+//! `q8` rows in the layout `r4k16`, by VMLADAV: eight rows of 16 weights in 17 instructions, or
+//! four in nine where the last group is short or a tile is left.
 
 use crate::kernels::layout::Layout;
 use crate::kernels::range::Range;
@@ -14,7 +15,7 @@ struct Tiles {
     tile: *const u8,
     /// 2^scale_exp, as bits.
     pow: u32,
-    /// Behind the last tile that is taken with another: the first, if no group is whole.
+    /// Behind the last tile that is taken with another; none is if there is a short group.
     pairs_end: *const u8,
     /// Whole groups.
     whole: usize,
@@ -36,7 +37,7 @@ struct Tiles {
 #[allow(unsafe_code)]
 pub(super) fn gemv_q8_r4k16(r: &Range) {
     let full = r.full(X_STEP);
-    let pairs = if r.whole == 0 { 0 } else { r.tiles & !1 };
+    let pairs = if r.short == 0 { r.tiles & !1 } else { 0 };
     let call = Tiles {
         tile: r.tile,
         pow: math::pow2(r.scale_exp).to_bits(),
@@ -55,8 +56,8 @@ pub(super) fn gemv_q8_r4k16(r: &Range) {
     //   group has as many steps as the kernel that is chosen.
     unsafe {
         match r.group_steps {
-            2 => gemv_q8_r4k16_mve_vmladav::<2>(call),
             4 => gemv_q8_r4k16_mve_vmladav::<4>(call),
+            2 => gemv_q8_r4k16_mve_vmladav::<2>(call),
             8 => gemv_q8_r4k16_mve_vmladav::<8>(call),
             _ => gemv_q8_r4k16_mve_vmladav::<16>(call),
         }
@@ -196,34 +197,12 @@ unsafe extern "C" fn gemv_q8_r4k16_mve_vmladav<const STEPS: usize>(call: Tiles) 
         "ldr r0, [sp, #128]",
         "cmp r1, r0",
         "blo.w 2b",
-        "beq.w 7f",
-        // Their end.
-        "9:",
         "ldr r0, [sp, #124]",
         "vstmia r0!, {{d12-d15}}",
         "str r0, [sp, #124]",
         "ldr r0, [sp, #64]",
         "cmp r9, r0",
         "bne.w 1b",
-        "b.w 20f",
-        // The short group, step by step.
-        "7:",
-        "movs r0, #0",
-        "movs r2, #0",
-        "movs r4, #0",
-        "movs r6, #0",
-        "mov r8, r0",
-        "mov r10, r0",
-        "mov r12, r0",
-        "mov lr, r0",
-        "8:",
-        step!(pair "vmladava"),
-        "vmov s4, r0",
-        "ldr r0, [sp, #132]",
-        "cmp r1, r0",
-        "vmov r0, s4",
-        "blo 8b",
-        "b 4b",
         // Single tiles that are left, the first at r9.
         "20:",
         "ldr r0, [sp, #136]",
