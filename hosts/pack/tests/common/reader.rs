@@ -325,7 +325,11 @@ impl Tensor {
         let at = at & !1;
         let h = i32::from(u16_at(&self.bytes, at) as i16);
         let even = i32::from(self.bytes[at] as i8);
-        let q = if col % 2 == 0 { even } else { (h - even) / 256 };
+        let q = if col.is_multiple_of(2) {
+            even
+        } else {
+            (h - even) / 256
+        };
         i8::try_from(q).expect("the packer writes no 128")
     }
 
