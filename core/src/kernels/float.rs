@@ -15,6 +15,40 @@ pub(crate) trait Element {
     fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes;
 }
 
+/// A stored float of the KV caches, by vectors.
+pub(crate) trait Cached: Element {
+    /// 16 of them.
+    type Vector;
+    /// The whole vectors of `b`.
+    fn vectors(b: &[u8]) -> &[Self::Vector];
+    /// Their values.
+    fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes;
+}
+
+impl Cached for F16 {
+    type Vector = [u8; 2 * LANES];
+    #[inline(always)]
+    fn vectors(b: &[u8]) -> &[Self::Vector] {
+        b.as_chunks().0
+    }
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes {
+        isa.load_f16(vector)
+    }
+}
+
+impl Cached for F32 {
+    type Vector = [u8; 4 * LANES];
+    #[inline(always)]
+    fn vectors(b: &[u8]) -> &[Self::Vector] {
+        b.as_chunks().0
+    }
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes {
+        F32::lanes(isa, vector)
+    }
+}
+
 /// IEEE half, little-endian.
 pub(crate) struct F16;
 /// IEEE single, little-endian.

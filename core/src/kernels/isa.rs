@@ -40,6 +40,19 @@ pub(crate) trait Isa: Copy {
     /// Columns up to which [`q8_range`](Isa::q8_range), column by column, is better than [`q8`](Isa::q8). 0: it does nothing.
     const RANGES: usize = 0;
 
+    /// Query heads that attention takes through keys and values at once, at most 4.
+    const QUERIES: usize = 4;
+
+    /// Vectors of keys (of values, in the mix) that it takes at once: 1, or 4 where `QUERIES` times 4 accumulators
+    /// fit the registers.
+    const TILES: usize = 1;
+
+    /// Asks for the memory `ahead` bytes behind `at`, which need not be ours.
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T, ahead: usize) {
+        let _ = (at, ahead);
+    }
+
     fn splat(self, x: f32) -> Self::Lanes;
     fn load(self, x: &[f32; LANES]) -> Self::Lanes;
     /// Halves, little-endian; exact, subnormal ones too.

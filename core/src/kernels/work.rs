@@ -12,7 +12,7 @@ pub(crate) enum Job<'a> {
     LoraA(&'a LoraAJob<'a>),
     /// Rows of weight matrices, with bias, LoRA and residual.
     Linear(&'a LinearJob<'a>),
-    /// Scores, softmax or mix of attention heads.
+    /// Scores, softmax or mix of attention.
     Attention(&'a AttentionJob<'a>),
 }
 
@@ -108,7 +108,7 @@ impl Task for Work<'_> {
             match self.job {
                 Job::LoraA(job) => job.unit(isa, unit, out, &mut block),
                 Job::Linear(job) => job.unit(isa, unit, out, &mut block),
-                Job::Attention(job) => job.head(isa, unit, out),
+                Job::Attention(job) => job.unit(isa, unit, out),
             }
         }
     }

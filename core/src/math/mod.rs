@@ -72,6 +72,7 @@ pub(crate) mod sum;
 pub use self::exp::{exp, sigmoid};
 pub use self::half::{from_f16, pow2, to_f16_cache};
 pub use self::sincos::sincos;
+pub(crate) use self::softmax::attention_weights;
 pub use self::softmax::{softmax_attention, softmax_kept, softmax_scalings};
 pub use self::sum::Sum16;
 

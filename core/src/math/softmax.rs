@@ -17,7 +17,7 @@ const PEFT_ZERO: f32 = f32::from_bits(0x22a1_2cc1);
 const PLACEHOLDER: f32 = f32::from_bits(0x0880_0000);
 
 /// e^z, and +0 below `cut`.
-#[inline]
+#[inline(always)]
 fn exp_cut(z: f32, cut: f32) -> f32 {
     let e = exp(z);
     if z < cut { 0.0 } else { e }
@@ -32,12 +32,18 @@ pub fn softmax_attention(scores: &mut [f32]) -> f32 {
     let max = max_row(scores);
     let mut sum = Sum16::new();
     for chunk in scores.chunks_mut(16) {
-        for s in chunk.iter_mut() {
-            *s = exp_cut(*s - max, ATTENTION_CUT);
-        }
+        attention_weights(chunk, max);
         sum.add_slice(chunk);
     }
     sum.finish()
+}
+
+/// Replaces scores by e^(s - max), +0 below e^-30.
+#[inline(always)]
+pub(crate) fn attention_weights(scores: &mut [f32], max: f32) {
+    for s in scores {
+        *s = exp_cut(*s - max, ATTENTION_CUT);
+    }
 }
 
 /// Replaces one row of classifier logits by its scalings, softmax(l / T). PEFT: `enable_softmax`.

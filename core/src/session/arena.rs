@@ -4,7 +4,7 @@ use crate::blob::Model;
 use crate::carve::{Carver, part_bytes};
 use crate::error::Error;
 use crate::kernels::UNIT;
-use crate::kernels::attention::LANES;
+use crate::kernels::attention::{LANES, Shape};
 use crate::kernels::layout::{groups, round_up};
 use crate::kernels::lora::Choice;
 use crate::kernels::panel::panel_stride;
@@ -93,6 +93,21 @@ pub(crate) const fn cache_bytes(model: &Model<'_>, o: &SessionOptions) -> usize 
     )
 }
 
+/// Heads and context, as attention sees them.
+pub(crate) const fn shape(model: &Model<'_>, o: &SessionOptions) -> Shape {
+    let c = &model.config;
+    let sharing = match c.heads.checked_div(c.kv_heads) {
+        Some(sharing) => sharing as usize,
+        None => 0,
+    };
+    Shape {
+        head_dim: c.head_dim as usize,
+        kv_heads: c.kv_heads as usize,
+        sharing,
+        context: cache_positions(o),
+    }
+}
+
 impl Sizes {
     pub(crate) const fn of(model: &Model<'_>, o: &SessionOptions) -> Self {
         let c = &model.config;
@@ -111,6 +126,7 @@ impl Sizes {
             ),
             units(model.widest_classifier),
         );
+        let shape = shape(model, o);
         let experts = model.n_experts();
         let width = model.scalings_width();
         let rows = ring_rows(model, o).saturating_add(1);
@@ -126,14 +142,14 @@ impl Sizes {
             panel: product(panel_stride(k, model.has_m4), n, 1),
             panel_groups: product(groups(k, c.group as usize), n, 1),
             output: max(
-                product(widest, n, 1),
+                max(product(widest, n, 1), shape.sums(n)),
                 product(units(c.vocab as usize), head_columns, 1),
             ),
             ranks: product(model.widest_ranks, n, 1),
             choices: product(experts, 3, 1),
             gates: product(experts, 3, n),
             scores: max(
-                product(c.heads as usize, n, cache_positions(o).saturating_add(1)),
+                shape.scores(n).saturating_add(shape.stats(n)),
                 product(model.widest_classifier, n, 1),
             ),
             rows: product(rows, 2, width),
@@ -338,7 +354,7 @@ pub(crate) struct State<'a> {
     pub(crate) choices: &'a mut [Choice],
     /// Their h `[choice][n]`.
     pub(crate) gates: &'a mut [f32],
-    /// `[head][n][context + 1]`; later, between layers of the classifier, `[picked][width]`.
+    /// `[segment][head][n][slots]`, then `[head][n]` maxima, then 1 / denominators; later, between layers of the classifier, `[picked][width]`.
     pub(crate) scores: &'a mut [f32],
     /// Rows of scalings, each `[2][width]`: as the classifier gave them, and effective. Row 0 is held.
     pub(crate) rows: &'a mut [f32],

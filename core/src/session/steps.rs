@@ -3,7 +3,7 @@
 use crate::blob::format::LayerRecord;
 use crate::blob::{Model, Tensor};
 use crate::error::{Error, Pass};
-use crate::kernels::attention::{self, LANES};
+use crate::kernels::attention::{self, Gather, LANES};
 use crate::kernels::elementwise::{self, Act, Norm, Quantise, column_mut, place};
 use crate::kernels::layout::{groups, round_up};
 use crate::kernels::lora::{LoraSource, LoraTerm};
@@ -11,11 +11,11 @@ use crate::kernels::panel::{Input, panel_stride};
 use crate::kernels::{UNIT, embedding};
 use crate::math::{self, Sum16, flush};
 use crate::pairs::pairs;
-use crate::session::arena::State;
+use crate::session::arena::{State, shape};
 use crate::session::column::{Column, Sweep};
 use crate::session::gates::GateInputs;
 use crate::session::options::Counters;
-use crate::session::sweep::{Machine, cache_ranges};
+use crate::session::sweep::{Machine, cache_ranges, scores_and_stats};
 
 /// An activation of column `column` is not finite: an error, unless the column is a guess, which is
 /// dropped.
@@ -279,19 +279,19 @@ impl<'m> Machine<'m> {
         Ok((2 * heads * dim * n) as u64)
     }
 
-    /// Attention output `[head][n][head_dim]` → input `[n][head][head_dim]`.
-    pub(crate) fn gather(&self, state: &mut State<'_>, sweep: &Sweep) -> u64 {
-        let n = (sweep.columns as usize).max(1);
-        let dim = (self.model.config.head_dim as usize).max(1);
-        let width = self.model.config.heads as usize * dim;
-        let inputs = state.input.chunks_exact_mut(width.max(1)).take(n);
-        for (c, input) in inputs.enumerate() {
-            let heads = state.output.chunks_exact(dim).skip(c).step_by(n);
-            for (x, y) in pairs(input.chunks_exact_mut(dim), heads) {
-                x.copy_from_slice(y);
-            }
-        }
-        (width * n) as u64
+    /// Segment sums of attention → input `[n][head][head_dim]`.
+    pub(crate) fn gather(&self, state: &mut State<'_>, sweep: &Sweep) -> Result<u64, Error> {
+        let n = sweep.columns as usize;
+        let shape = shape(self.model, self.options);
+        let (_, inverses) = scores_and_stats(&shape, n, state.scores)?;
+        self.kernels.run(Gather {
+            shape,
+            columns: state.columns.get(..n).ok_or(Error::Corrupt)?,
+            sums: state.output,
+            inverses,
+            input: state.input,
+        });
+        Ok((shape.stats(n) * shape.head_dim) as u64)
     }
 
     /// SwiGLU into the input of the down projection.

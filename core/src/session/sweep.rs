@@ -2,7 +2,9 @@
 
 use crate::blob::{Model, Site};
 use crate::error::{Error, Pass};
-use crate::kernels::attention::{AttentionJob, LayerCache, Step};
+use crate::kernels::attention::{
+    AttentionJob, Denominators, LayerCache, Maxima, SEGMENT, Shape, Step,
+};
 use crate::kernels::layout::Dtype;
 use crate::kernels::linear::{LinearJob, Part};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm};
@@ -10,7 +12,7 @@ use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{A_UNIT, Executor, Kernels, UNIT, Work};
 use crate::model::program::{Group, Op, op};
-use crate::session::arena::{State, cache_bytes, cache_positions};
+use crate::session::arena::{State, cache_bytes, shape};
 use crate::session::column::{Column, Sweep};
 use crate::session::cost::{Cost, attended_bytes, attended_macs};
 use crate::session::options::{Budget, Counters, SessionOptions};
@@ -121,7 +123,7 @@ impl<'m> Machine<'m> {
                 normed + rotated
             }
             Op::Store { layer } => self.store(state, sweep, layer as usize)?,
-            Op::Gather => self.gather(state, sweep),
+            Op::Gather => self.gather(state, sweep)?,
             Op::Act => self.act(state, sweep),
             Op::Route => {
                 let cost = self.route(state, sweep)?;
@@ -200,48 +202,29 @@ impl<'m> Machine<'m> {
                 take(sweep, executor, left, Job::Linear(&job), rows, out)
             }
             Op::Score { layer } => {
-                let job = self.attention(Step::Score, layer, state.columns, n, state.kv)?;
                 let job = AttentionJob {
                     q: state.output,
-                    ..job
+                    ..self.attention(Step::Score, layer, state.columns, n, state.kv)?
                 };
-                let rows = self.head_rows(n * (job.context + 1), job.columns);
-                take(
-                    sweep,
-                    executor,
-                    left,
-                    Job::Attention(&job),
-                    rows,
-                    state.scores,
-                )
+                let rows = attention_rows(&job, job.shape.slots());
+                let job = Job::Attention(&job);
+                take(sweep, executor, left, job, rows, state.scores)
             }
             Op::Softmax => {
                 let job = self.attention(Step::Softmax, 0, state.columns, n, &[])?;
-                let rows = self.head_rows(n * (job.context + 1), job.columns);
-                take(
-                    sweep,
-                    executor,
-                    left,
-                    Job::Attention(&job),
-                    rows,
-                    state.scores,
-                )
+                let (scores, maxima) = scores_and_stats(&job.shape, n, state.scores)?;
+                let job = AttentionJob { maxima, ..job };
+                let rows = attention_rows(&job, job.shape.slots());
+                take(sweep, executor, left, Job::Attention(&job), rows, scores)
             }
             Op::Mix { layer } => {
-                let job = self.attention(Step::Mix, layer, state.columns, n, state.kv)?;
                 let job = AttentionJob {
                     scores: state.scores,
-                    ..job
+                    ..self.attention(Step::Mix, layer, state.columns, n, state.kv)?
                 };
-                let rows = self.head_rows(job.head_dim * n, job.columns);
-                take(
-                    sweep,
-                    executor,
-                    left,
-                    Job::Attention(&job),
-                    rows,
-                    state.output,
-                )
+                let rows = attention_rows(&job, job.shape.head_dim);
+                let job = Job::Attention(&job);
+                take(sweep, executor, left, job, rows, state.output)
             }
             Op::Classify { layer } => {
                 let picked = sweep.picked as usize;
@@ -329,11 +312,27 @@ impl<'m> Machine<'m> {
                     counters.add(Cost::matrix(&part.weight, part.bias).for_columns(n));
                 }
             }
-            Op::Score { .. } | Op::Mix { .. } => {
-                for column in state.columns.iter().take(n) {
-                    counters.kv_bytes += attended_bytes(self.model, column.pos, self.options.kv);
-                    counters.macs += attended_macs(self.model, column.pos);
-                }
+            Op::Score { .. } => self.count_attended(state, n, counters),
+            Op::Softmax => {
+                let shape = shape(self.model, self.options);
+                let (scores, out) = scores_and_stats(&shape, n, state.scores)?;
+                self.kernels.run(Maxima {
+                    shape,
+                    columns: state.columns.get(..n).ok_or(Error::Corrupt)?,
+                    scores,
+                    out,
+                });
+            }
+            Op::Mix { .. } => {
+                self.count_attended(state, n, counters);
+                let shape = shape(self.model, self.options);
+                let (weights, out) = scores_and_stats(&shape, n, state.scores)?;
+                self.kernels.run(Denominators {
+                    shape,
+                    columns: state.columns.get(..n).ok_or(Error::Corrupt)?,
+                    weights,
+                    out,
+                });
             }
             Op::Classify { layer } => {
                 let picked = sweep.picked as usize;
@@ -365,6 +364,14 @@ impl<'m> Machine<'m> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What scores, or the mix, compute and read in one layer.
+    fn count_attended(&self, state: &State<'_>, n: usize, counters: &mut Counters) {
+        for column in state.columns.iter().take(n) {
+            counters.kv_bytes += attended_bytes(self.model, column.pos, self.options.kv);
+            counters.macs += attended_macs(self.model, column.pos);
+        }
     }
 
     /// The matrices of a group, their sites, and the width of their input.
@@ -401,7 +408,6 @@ impl<'m> Machine<'m> {
         n: usize,
         kv: &'a [u8],
     ) -> Result<AttentionJob<'a>, Error> {
-        let c = &self.model.config;
         let cache = |pass| {
             let [keys, values] = cache_ranges(self.model, self.options, layer as usize, pass);
             LayerCache {
@@ -413,28 +419,14 @@ impl<'m> Machine<'m> {
             kernels: self.kernels,
             step,
             columns: columns.get(..n).ok_or(Error::Corrupt)?,
+            shape: shape(self.model, self.options),
             q: &[],
             scores: &[],
+            maxima: &[],
             caches: [cache(Pass::Scaling), cache(Pass::Routed)],
             kv: self.options.kv,
-            head_dim: c.head_dim as usize,
-            sharing: (c.heads.checked_div(c.kv_heads).unwrap_or(1)) as usize,
-            context: cache_positions(self.options),
-            scale: c.attn_scale,
+            scale: self.model.config.attn_scale,
         })
-    }
-
-    /// One unit per head.
-    fn head_rows(&self, floats: usize, columns: &[Column]) -> Rows {
-        let c = &self.model.config;
-        let n = columns.len();
-        let positions = columns.iter().map(|c| c.position() + 1).max().unwrap_or(0);
-        Rows {
-            units: c.heads as usize,
-            tile: 1,
-            floats,
-            cost: product(c.head_dim as usize, positions, n),
-        }
     }
 }
 
@@ -468,6 +460,32 @@ fn take(
         sweep.pc += 1;
     }
     Ok(unit_cost.saturating_mul(count as u64))
+}
+
+/// A unit for each segment that some column attends to, and KV head; `floats` outputs of each head and column.
+fn attention_rows(job: &AttentionJob<'_>, floats: usize) -> Rows {
+    let (shape, n) = (&job.shape, job.columns.len());
+    let ends = job.columns.iter().map(|c| c.position() + 1);
+    let positions = ends.max().unwrap_or(0).min(shape.context);
+    let segments = positions.div_ceil(SEGMENT);
+    let rows = shape.sharing * n;
+    Rows {
+        units: segments * shape.kv_heads,
+        tile: 1,
+        floats: rows * floats,
+        cost: product(rows, shape.head_dim, positions.div_ceil(segments.max(1))),
+    }
+}
+
+/// The two parts of the arena's scores.
+pub(crate) fn scores_and_stats<'a>(
+    shape: &Shape,
+    columns: usize,
+    scores: &'a mut [f32],
+) -> Result<(&'a mut [f32], &'a mut [f32]), Error> {
+    scores
+        .split_at_mut_checked(shape.scores(columns))
+        .ok_or(Error::Corrupt)
 }
 
 fn linear_rows(job: &LinearJob<'_>, k: usize, n: usize) -> Rows {

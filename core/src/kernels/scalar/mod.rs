@@ -74,6 +74,8 @@ impl Lanes for Array {
 impl Isa for Scalar {
     type Lanes = Array;
 
+    const QUERIES: usize = 1;
+
     #[inline(always)]
     fn splat(self, x: f32) -> Array {
         Array([x; LANES])

@@ -1,7 +1,7 @@
 //! AVX2 with F16C: eight lanes in a register.
 
 use super::arch::*;
-use super::avx2_q8;
+use super::{avx2_q8, prefetch};
 use crate::kernels::Task;
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::Layout;
@@ -106,6 +106,11 @@ fn flush(x: __m256) -> __m256 {
 
 impl Isa for Avx2 {
     type Lanes = F32x16;
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T, ahead: usize) {
+        prefetch(at, ahead);
+    }
 
     #[inline(always)]
     #[allow(unsafe_code)]

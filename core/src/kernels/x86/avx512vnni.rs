@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: sixteen lanes in a register.
 
 use super::arch::*;
-use super::avx512vnni_q8;
+use super::{avx512vnni_q8, prefetch};
 use crate::kernels::Task;
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::Layout;
@@ -113,6 +113,13 @@ impl Lanes for F32x16 {
 
 impl Isa for Avx512Vnni {
     type Lanes = F32x16;
+
+    const TILES: usize = 4;
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T, ahead: usize) {
+        prefetch(at, ahead);
+    }
 
     #[inline(always)]
     #[allow(unsafe_code)]

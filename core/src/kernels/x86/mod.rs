@@ -15,3 +15,12 @@ use core::arch::x86_64 as arch;
 
 /// How far ahead of a stream of weights to prefetch, in bytes.
 const AHEAD: usize = 4096;
+
+/// Asks for the memory `ahead` bytes behind `at`.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn prefetch<T>(at: &T, ahead: usize) {
+    let at = core::ptr::from_ref(at).cast::<i8>().wrapping_add(ahead);
+    // SAFETY: cpu: SSE is part of what either backend stands for. bounds: a prefetch may go anywhere.
+    unsafe { arch::_mm_prefetch::<{ arch::_MM_HINT_T0 }>(at) };
+}

@@ -1,0 +1,189 @@
+//! Mix: lanes are dimensions, t ascending inside a segment; segments are added in order.
+
+use super::groups::{Groups, Query};
+use super::{AttentionJob, LANES, SEGMENT, Shape, Unit};
+use crate::kernels::float::Cached;
+use crate::kernels::isa::{Isa, Lanes, Task};
+use crate::math::flush;
+use crate::pairs::pairs;
+use crate::session::Column;
+
+/// How far ahead of the values to prefetch, in bytes.
+const AHEAD: usize = 4096;
+
+/// The sums of one unit, `[sharing][column][head_dim]`; nothing is written for columns that end before its segment.
+#[inline(always)]
+pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
+    let n = job.columns.len();
+    let rows = job.shape.sharing.saturating_mul(n);
+    let slots = job.shape.slots();
+    let at = unit.segment.saturating_mul(job.shape.kv_heads) + unit.kv_head;
+    let at = at.saturating_mul(rows).saturating_mul(slots);
+    let weights = job.scores.get(at..).unwrap_or(&[]);
+    let mut groups = Groups::new(job, unit);
+    while let Some(group) = groups.next(I::QUERIES) {
+        let mix = Mixing {
+            dim: job.shape.head_dim,
+            slots,
+            weights,
+            values: job.part(job.cache(group.pass).values, unit),
+        };
+        match group.queries() {
+            [a] => mix.dimensions::<I, E, 1>(isa, [*a], out),
+            [a, b] if I::QUERIES > 1 => mix.dimensions::<I, E, 2>(isa, [*a, *b], out),
+            [a, b, c] if I::QUERIES > 2 => mix.dimensions::<I, E, 3>(isa, [*a, *b, *c], out),
+            [a, b, c, d] if I::QUERIES > 3 => {
+                mix.dimensions::<I, E, 4>(isa, [*a, *b, *c, *d], out);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Weights and values of a unit.
+#[derive(Clone, Copy)]
+struct Mixing<'a> {
+    dim: usize,
+    slots: usize,
+    weights: &'a [f32],
+    values: &'a [u8],
+}
+
+impl<'a> Mixing<'a> {
+    #[inline(always)]
+    fn dimensions<I: Isa, E: Cached, const Q: usize>(
+        self,
+        isa: I,
+        queries: [Query; Q],
+        out: &mut [f32],
+    ) {
+        let mut d = 0;
+        while d < self.dim {
+            d += if I::TILES == 4 && self.dim - d >= 4 * LANES {
+                self.block::<I, E, Q, 4>(isa, &queries, d, out)
+            } else {
+                self.block::<I, E, Q, 1>(isa, &queries, d, out)
+            };
+        }
+    }
+
+    /// `D` vectors of dimensions from `d` on; returns how many dimensions that is.
+    #[inline(always)]
+    fn block<I: Isa, E: Cached, const Q: usize, const D: usize>(
+        self,
+        isa: I,
+        queries: &[Query; Q],
+        d: usize,
+        out: &mut [f32],
+    ) -> usize {
+        let common = queries.iter().map(|q| q.used).min().unwrap_or(0);
+        let mut weights: [&[f32]; Q] = [&[]; Q];
+        for (weights, query) in weights.iter_mut().zip(queries) {
+            let at = query.row.saturating_mul(self.slots);
+            let row = self.weights.get(at..at.saturating_add(query.used));
+            *weights = row.unwrap_or(&[]);
+        }
+        let mut acc = [[isa.splat(0.0); D]; Q];
+        self.positions::<I, E, Q, D>(isa, weights, 0, common, d, &mut acc);
+        for ((query, weights), acc) in queries.iter().zip(weights).zip(acc) {
+            let mut acc = [acc];
+            if Q > 1 && query.used > common {
+                let (from, to) = (common, query.used);
+                self.positions::<I, E, 1, D>(isa, [weights], from, to, d, &mut acc);
+            }
+            let [acc] = acc;
+            let row = query.row.saturating_mul(self.dim);
+            let to = out.get_mut(row.saturating_add(d)..row.saturating_add(self.dim));
+            for (to, acc) in pairs(to.unwrap_or(&mut []).chunks_mut(LANES), acc.into_iter()) {
+                to.iter_mut().zip(acc.array()).for_each(|(to, v)| *to = v);
+            }
+        }
+        D * LANES
+    }
+
+    /// Adds weight times value for positions `from..to`.
+    #[inline(always)]
+    fn positions<I: Isa, E: Cached, const Q: usize, const D: usize>(
+        self,
+        isa: I,
+        weights: [&[f32]; Q],
+        from: usize,
+        to: usize,
+        d: usize,
+        acc: &mut [[I::Lanes; D]; Q],
+    ) {
+        let step = self.dim.saturating_mul(E::BYTES);
+        let values = self.values.get(from.saturating_mul(step)..).unwrap_or(&[]);
+        let rows = values.chunks_exact(step.max(1));
+        for (t, row) in pairs(from..to, rows) {
+            let row = row.get(d.saturating_mul(E::BYTES)..).unwrap_or(&[]);
+            let vectors = E::vectors(row);
+            let mut values = [isa.splat(0.0); D];
+            match vectors.first_chunk::<D>() {
+                Some(vectors) => {
+                    for (value, vector) in values.iter_mut().zip(vectors) {
+                        isa.prefetch(vector, AHEAD);
+                        *value = E::load(isa, vector);
+                    }
+                }
+                None => values = [partial::<I, E>(isa, row); D],
+            }
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                let e = isa.splat(weights.get(t).copied().unwrap_or(0.0));
+                for (acc, value) in acc.iter_mut().zip(values) {
+                    *acc = *acc + e * value;
+                }
+            }
+        }
+    }
+}
+
+/// The last dimensions, where they do not fill a vector.
+#[inline(always)]
+fn partial<I: Isa, E: Cached>(isa: I, values: &[u8]) -> I::Lanes {
+    let mut lanes = [0.0; LANES];
+    for (lane, value) in lanes.iter_mut().zip(values.chunks_exact(E::BYTES)) {
+        *lane = E::read(value);
+    }
+    isa.load(&lanes)
+}
+
+/// Adds the segments of each head's sums, times 1 / denominator, flushed, into the input `[column][head * head_dim]`
+/// of the next matrix.
+pub(crate) struct Gather<'a> {
+    pub(crate) shape: Shape,
+    pub(crate) columns: &'a [Column],
+    /// `[segment][head][column][head_dim]`
+    pub(crate) sums: &'a [f32],
+    /// `[head][column]`
+    pub(crate) inverses: &'a [f32],
+    pub(crate) input: &'a mut [f32],
+}
+
+impl Task for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let n = self.columns.len();
+        let (dim, heads) = (self.shape.head_dim.max(1), self.shape.heads());
+        let rows = heads.saturating_mul(n).max(1);
+        let inputs = self
+            .input
+            .chunks_exact_mut(heads.saturating_mul(dim).max(1));
+        for ((c, column), input) in pairs(self.columns.iter().enumerate(), inputs) {
+            let used = column.position() / SEGMENT + 1;
+            let inverses = self.inverses.iter().skip(c).step_by(n.max(1));
+            let outs = pairs(input.chunks_exact_mut(dim), inverses);
+            for (head, (out, inverse)) in outs.enumerate() {
+                let row = head.saturating_mul(n) + c;
+                let segments = self.sums.chunks_exact(dim).skip(row).step_by(rows);
+                out.fill(0.0);
+                for sums in segments.take(used) {
+                    out.iter_mut().zip(sums).for_each(|(o, s)| *o += *s);
+                }
+                out.iter_mut().for_each(|o| *o = flush(*o * *inverse));
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Scores: lanes are positions, d ascending in one chain from +0.
+
+use super::groups::{Groups, Query};
+use super::{AttentionJob, LANES, Unit};
+use crate::kernels::elementwise::place;
+use crate::kernels::float::Cached;
+use crate::kernels::isa::{Isa, Lanes};
+
+/// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.
+#[inline(always)]
+pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
+    let mut groups = Groups::new(job, unit);
+    while let Some(group) = groups.next(I::QUERIES) {
+        let keys = E::vectors(job.part(job.cache(group.pass).keys, unit));
+        match group.queries() {
+            [a] => tiles::<I, E, 1>(isa, job, keys, [*a], out),
+            [a, b] if I::QUERIES > 1 => tiles::<I, E, 2>(isa, job, keys, [*a, *b], out),
+            [a, b, c] if I::QUERIES > 2 => tiles::<I, E, 3>(isa, job, keys, [*a, *b, *c], out),
+            [a, b, c, d] if I::QUERIES > 3 => {
+                tiles::<I, E, 4>(isa, job, keys, [*a, *b, *c, *d], out);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn tiles<I: Isa, E: Cached, const Q: usize>(
+    isa: I,
+    job: &AttentionJob<'_>,
+    keys: &[E::Vector],
+    queries: [Query; Q],
+    out: &mut [f32],
+) {
+    let longest = queries.iter().map(|q| q.used).max().unwrap_or(0);
+    let (mut tile, end) = (0, longest.div_ceil(LANES));
+    while tile < end {
+        tile += if I::TILES == 4 && tile + 4 <= end {
+            block::<I, E, Q, 4>(isa, job, keys, &queries, tile, out)
+        } else {
+            block::<I, E, Q, 1>(isa, job, keys, &queries, tile, out)
+        };
+    }
+}
+
+/// `T` tiles of keys from tile `first` on; returns their number.
+#[inline(always)]
+fn block<I: Isa, E: Cached, const Q: usize, const T: usize>(
+    isa: I,
+    job: &AttentionJob<'_>,
+    keys: &[E::Vector],
+    queries: &[Query; Q],
+    first: usize,
+    out: &mut [f32],
+) -> usize {
+    let dim = job.shape.head_dim;
+    let ahead = T.saturating_mul(dim).saturating_mul(size_of::<E::Vector>());
+    let mut acc = [[isa.splat(0.0); T]; Q];
+    for at in (0..dim).step_by(LANES) {
+        let mut q = [[0.0; LANES]; Q];
+        for (q, query) in q.iter_mut().zip(queries) {
+            *q = query_lanes(job, query, at);
+        }
+        let mut tiles: [&[E::Vector]; T] = [&[]; T];
+        for (t, tile) in tiles.iter_mut().enumerate() {
+            let start = (first + t).saturating_mul(dim);
+            let end = start.saturating_add(dim);
+            *tile = keys.get(start.saturating_add(at)..end).unwrap_or(&[]);
+        }
+        // The compiler knows the length of whole ones.
+        match whole(tiles) {
+            Some(tiles) => {
+                for d in 0..LANES {
+                    let tiles = tiles.map(|tile| tile.as_slice());
+                    multiply::<I, E, Q, T>(isa, tiles, &q, d, ahead, &mut acc);
+                }
+            }
+            None => {
+                for d in 0..LANES.min(dim - at) {
+                    multiply::<I, E, Q, T>(isa, tiles, &q, d, ahead, &mut acc);
+                }
+            }
+        }
+    }
+    let scale = isa.splat(job.scale);
+    for (query, acc) in queries.iter().zip(acc) {
+        let at = query.row.saturating_mul(job.shape.slots());
+        let to = out.get_mut(at.saturating_add(first * LANES)..);
+        let to = to.unwrap_or(&mut []).as_chunks_mut::<LANES>().0;
+        for (to, acc) in to.iter_mut().zip(acc) {
+            *to = (acc * scale).flush().array();
+        }
+    }
+    T
+}
+
+/// 16 values of a query from dimension `at` on; those beyond its last are not its own.
+#[inline(always)]
+fn query_lanes(job: &AttentionJob<'_>, query: &Query, at: usize) -> [f32; LANES] {
+    let n = job.columns.len();
+    let first = query.head.saturating_mul(job.shape.head_dim) + at;
+    let mut lanes = [0.0; LANES];
+    if first.is_multiple_of(LANES) {
+        let vectors = job.q.as_chunks::<LANES>().0;
+        if let Some(vector) = vectors.get((first / LANES).saturating_mul(n) + query.column) {
+            lanes = *vector;
+        }
+    } else {
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            let value = job.q.get(place(first + i, n, query.column));
+            *lane = value.copied().unwrap_or(0.0);
+        }
+    }
+    lanes
+}
+
+#[inline(always)]
+fn whole<V, const T: usize>(tiles: [&[V]; T]) -> Option<[&[V; LANES]; T]> {
+    let mut all = [tiles.first()?.first_chunk()?; T];
+    for (to, tile) in all.iter_mut().zip(tiles) {
+        *to = tile.first_chunk()?;
+    }
+    Some(all)
+}
+
+/// Dimension `d`: one step of each chain.
+#[inline(always)]
+fn multiply<I: Isa, E: Cached, const Q: usize, const T: usize>(
+    isa: I,
+    tiles: [&[E::Vector]; T],
+    queries: &[[f32; LANES]; Q],
+    d: usize,
+    ahead: usize,
+    acc: &mut [[I::Lanes; T]; Q],
+) {
+    let mut keys = [isa.splat(0.0); T];
+    for (key, tile) in keys.iter_mut().zip(tiles) {
+        if let Some(vector) = tile.get(d) {
+            isa.prefetch(vector, ahead);
+            *key = E::load(isa, vector);
+        }
+    }
+    for (acc, query) in acc.iter_mut().zip(queries) {
+        let q = isa.splat(query.get(d).copied().unwrap_or(0.0));
+        for (acc, key) in acc.iter_mut().zip(keys) {
+            *acc = *acc + q * key;
+        }
+    }
+}
