@@ -113,27 +113,50 @@ impl<'a> Mixing<'a> {
         acc: &mut [[I::Lanes; D]; Q],
     ) {
         let step = self.dim.saturating_mul(E::BYTES);
-        let values = self.values.get(from.saturating_mul(step)..).unwrap_or(&[]);
-        let rows = values.chunks_exact(step.max(1));
-        for (t, row) in pairs(from..to, rows) {
-            let row = row.get(d.saturating_mul(E::BYTES)..).unwrap_or(&[]);
-            let vectors = E::vectors(row);
-            let mut values = [isa.splat(0.0); D];
-            match vectors.first_chunk::<D>() {
-                Some(vectors) => {
-                    for (value, vector) in values.iter_mut().zip(vectors) {
-                        isa.prefetch(vector, AHEAD);
-                        *value = E::load(isa, vector);
-                    }
-                }
-                None => values = [partial::<I, E>(isa, row); D],
-            }
-            for (acc, weights) in acc.iter_mut().zip(weights) {
-                let e = isa.splat(weights.get(t).copied().unwrap_or(0.0));
-                for (acc, value) in acc.iter_mut().zip(values) {
-                    *acc = *acc + e * value;
+        let skip = d.saturating_mul(E::BYTES);
+        let mut rows = self.values.chunks_exact(step.max(1)).skip(from);
+        for first in (from..to).step_by(LANES) {
+            // Sixteen weights of each query: how many the compiler then knows.
+            let mut own = [[0.0; LANES]; Q];
+            for (own, weights) in own.iter_mut().zip(&weights) {
+                let weights = weights.get(first..).unwrap_or(&[]);
+                match weights.first_chunk() {
+                    Some(whole) => *own = *whole,
+                    None => own.iter_mut().zip(weights).for_each(|(o, w)| *o = *w),
                 }
             }
+            for t in 0..LANES.min(to - first) {
+                let row = rows.next().and_then(|row| row.get(skip..));
+                add::<I, E, Q, D>(isa, row.unwrap_or(&[]), &own, t, acc);
+            }
+        }
+    }
+}
+
+/// Position `t` of sixteen: one step of each chain.
+#[inline(always)]
+fn add<I: Isa, E: Cached, const Q: usize, const D: usize>(
+    isa: I,
+    row: &[u8],
+    weights: &[[f32; LANES]; Q],
+    t: usize,
+    acc: &mut [[I::Lanes; D]; Q],
+) {
+    let mut values = [isa.splat(0.0); D];
+    match E::vectors(row).first_chunk::<D>() {
+        Some(vectors) => {
+            for (value, vector) in values.iter_mut().zip(vectors) {
+                isa.prefetch(vector, AHEAD);
+                *value = E::load(isa, vector);
+            }
+        }
+        None if D == 1 => values = [partial::<I, E>(isa, row); D],
+        None => return,
+    }
+    for (acc, weights) in acc.iter_mut().zip(weights) {
+        let e = isa.splat(weights.get(t).copied().unwrap_or(0.0));
+        for (acc, value) in acc.iter_mut().zip(values) {
+            *acc = *acc + e * value;
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::error::Pass;
 use crate::kernels::Kernels;
 use crate::kernels::float::{F16, F32};
 use crate::kernels::isa::Isa;
+use crate::kernels::log::{Operation, ran};
 use crate::math;
 use crate::session::Column;
 
@@ -156,6 +157,11 @@ impl AttentionJob<'_> {
     /// `[sharing][column][head_dim]` for the mix.
     #[inline(always)]
     pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32]) {
+        ran(match self.step {
+            Step::Score => Operation::Score,
+            Step::Softmax => Operation::Softmax,
+            Step::Mix => Operation::Mix,
+        });
         let kv_heads = self.shape.kv_heads.max(1);
         let unit = Unit {
             segment: unit / kv_heads,
