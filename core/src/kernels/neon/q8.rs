@@ -13,6 +13,9 @@ use core::arch::asm;
 /// How far ahead of a stream of weights to prefetch, in bytes.
 pub(super) const AHEAD: usize = 1024;
 
+/// Steps of a group of 64.
+const USUAL: usize = 16;
+
 /// A backend: its micro-kernels for both layouts, each compiled with its features. A value is the proof of them.
 #[allow(unsafe_code)]
 pub(crate) trait Family: Copy {
@@ -175,6 +178,37 @@ unsafe fn scaled(acc: float32x4_t, d: int32x4_t, sw: float32x4_t, sx: f32) -> fl
     unsafe { vaddq_f32(acc, vmulq_f32(vcvtq_f32_s32(d), vmulq_n_f32(sw, sx))) }
 }
 
+/// Adds group `g`, of `steps` steps, to the sums of 16 rows of each column; `w`, `scales` and `q` move on.
+///
+/// # Safety
+///
+/// It is a group of `block`, which is a sound block of `r16k4`, the pointers stand at it, and the CPU has the instructions
+/// of `D`.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn add_group<D: Dots, const C: usize>(
+    block: &Q8Block<'_, C>,
+    (g, steps): (usize, usize),
+    (w, scales): (&mut *const u8, &mut *const u8),
+    q: &mut [*const i8; C],
+    sums: &mut [[float32x4_t; 4]; C],
+) {
+    // SAFETY: cpu: the caller. bounds: a group has 16 halves of scales and an sx per column. align: scales are loaded by
+    //   bytes.
+    unsafe {
+        let dots = D::r16::<C>(w, q, steps);
+        let [a, b] = widen(vld1q_u8(*scales));
+        let [c, d] = widen(vld1q_u8(scales.add(16)));
+        *scales = scales.add(32);
+        for ((sums, dots), sx) in sums.iter_mut().zip(dots).zip(&block.sx) {
+            let sx = *sx.add(g) * block.pow;
+            for ((sum, d), sw) in sums.iter_mut().zip(dots).zip([a, b, c, d]) {
+                *sum = scaled(*sum, d, sw, sx);
+            }
+        }
+    }
+}
+
 /// 16 rows of each column.
 ///
 /// # Safety
@@ -187,26 +221,24 @@ pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
     acc: &mut [[f32; LANES]; C],
 ) {
     let (mut scales, mut w, mut q) = (block.scales, block.vectors, block.q);
-    let mut steps = block.steps;
     // SAFETY: cpu: the caller.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; C];
-    for g in 0..block.groups {
-        let count = steps.min(block.group_steps);
-        steps -= count;
-        // SAFETY: cpu: the caller. bounds: `count` sums to `block.steps` over the groups; `g < groups`, and a group has 16
-        //   halves of scales and an sx per column. align: scales are loaded by bytes.
-        unsafe {
-            let dots = D::r16::<C>(&mut w, &mut q, count);
-            let [a, b] = widen(vld1q_u8(scales));
-            let [c, d] = widen(vld1q_u8(scales.add(16)));
-            scales = scales.add(32);
-            for ((sums, dots), sx) in sums.iter_mut().zip(dots).zip(&block.sx) {
-                let sx = *sx.add(g) * block.pow;
-                for ((sum, d), sw) in sums.iter_mut().zip(dots).zip([a, b, c, d]) {
-                    *sum = scaled(*sum, d, sw, sx);
-                }
-            }
+    let (mut g, mut steps) = (0, block.steps);
+    if C == 1 && block.group_steps == USUAL {
+        // The loops of a group unroll.
+        while steps >= USUAL {
+            let at = (&mut w, &mut scales);
+            // SAFETY: the caller. bounds: so many steps are left.
+            unsafe { add_group::<D, C>(block, (g, USUAL), at, &mut q, &mut sums) };
+            (g, steps) = (g + 1, steps - USUAL);
         }
+    }
+    while steps > 0 {
+        let count = steps.min(block.group_steps);
+        let at = (&mut w, &mut scales);
+        // SAFETY: the caller. bounds: so many steps are left, and all groups have `block.steps`.
+        unsafe { add_group::<D, C>(block, (g, count), at, &mut q, &mut sums) };
+        (g, steps) = (g + 1, steps - count);
     }
     for (acc, sums) in acc.iter_mut().zip(sums) {
         for (acc, sum) in acc.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
