@@ -3,7 +3,7 @@
 use crate::blob::Tensor;
 use crate::error::Error;
 use crate::kernels::BLOCK;
-use crate::kernels::isa::{Acc, Isa, LANES, Task};
+use crate::kernels::isa::{Isa, LANES, Task};
 use crate::kernels::layout::{Dtype, q8_weight, scale_bytes};
 use crate::kernels::lora::{LoraTerm, add_deltas};
 use crate::math::{self, flush};
@@ -99,10 +99,7 @@ impl Task for AddDeltas<'_> {
             let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
             for (i, block) in blocks.enumerate() {
                 let columns = (i * BLOCK, block.len());
-                let mut acc: Acc = [[0.0; LANES]; BLOCK];
-                acc.iter_mut().zip(&*block).for_each(|(a, x)| *a = *x);
-                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, &mut acc);
-                block.iter_mut().zip(acc).for_each(|(x, a)| *x = a);
+                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, block);
             }
         }
     }

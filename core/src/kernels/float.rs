@@ -1,8 +1,8 @@
 //! `f16` and `f32` rows: one chain of multiply and add per row, k ascending.
 
 use crate::blob::Tensor;
-use crate::kernels::A_UNIT;
-use crate::kernels::isa::{Acc, BLOCK, Isa, LANES, Lanes};
+use crate::kernels::isa::{BLOCK, Isa, LANES, Lanes};
+use crate::kernels::{A_UNIT, CHAINS};
 use crate::math;
 
 /// A stored float.
@@ -103,6 +103,58 @@ impl Element for I8 {
     }
 }
 
+/// Units `unit..` of `w` times one column, several at once; `false` if that is not what there is to do.
+#[inline(always)]
+pub(crate) fn one_column<I: Isa, E: Element>(
+    isa: I,
+    w: &Tensor<'_>,
+    unit: usize,
+    columns: &[&[f32]],
+    acc: &mut [[f32; LANES]],
+) -> bool {
+    let [x] = columns else { return false };
+    if w.lanes != LANES || CHAINS == 1 {
+        return false;
+    }
+    let (mut unit, mut acc) = (unit, acc);
+    loop {
+        let taken = match acc.len() {
+            0 => return true,
+            1 => tiles::<I, E, 1>(isa, w, unit, x, acc),
+            2 | 3 => tiles::<I, E, 2>(isa, w, unit, x, acc),
+            _ => tiles::<I, E, CHAINS>(isa, w, unit, x, acc),
+        };
+        unit += taken;
+        acc = acc.get_mut(taken..).unwrap_or(&mut []);
+    }
+}
+
+/// `U` tiles `[k][16]` times a column.
+#[inline(always)]
+fn tiles<I: Isa, E: Element, const U: usize>(
+    isa: I,
+    w: &Tensor<'_>,
+    unit: usize,
+    x: &[f32],
+    acc: &mut [[f32; LANES]],
+) -> usize {
+    let mut tiles = [&[][..]; U];
+    for (i, tile) in tiles.iter_mut().enumerate() {
+        *tile = w.tile(unit + i).unwrap_or(&[]);
+    }
+    let mut sums = [isa.splat(0.0); U];
+    for (k, x) in x.iter().enumerate().take(w.cols) {
+        let (at, x) = (k * LANES * E::BYTES, isa.splat(*x));
+        for (sum, tile) in sums.iter_mut().zip(tiles) {
+            *sum = *sum + E::lanes(isa, tile.get(at..).unwrap_or(&[])) * x;
+        }
+    }
+    for (acc, sum) in acc.iter_mut().zip(sums) {
+        *acc = sum.array();
+    }
+    U
+}
+
 /// Rows `first..first + rows` of `w` times up to 8 columns: `acc = acc + w*x`, k ascending from +0.
 #[inline(always)]
 pub(crate) fn gemv_float<I: Isa, E: Element>(
@@ -111,7 +163,7 @@ pub(crate) fn gemv_float<I: Isa, E: Element>(
     first: usize,
     rows: usize,
     columns: &[&[f32]],
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     let lanes = w.lanes.max(1);
     if lanes == LANES && rows == LANES {
@@ -129,8 +181,13 @@ pub(crate) fn gemv_float<I: Isa, E: Element>(
 }
 
 #[inline(always)]
-fn by_columns<I: Isa, E: Element>(isa: I, tile: &[u8], columns: &[&[f32]], acc: &mut Acc) {
-    let (mut columns, mut acc) = (columns, &mut acc[..]);
+fn by_columns<I: Isa, E: Element>(
+    isa: I,
+    tile: &[u8],
+    columns: &[&[f32]],
+    acc: &mut [[f32; LANES]],
+) {
+    let (mut columns, mut acc) = (columns, acc);
     loop {
         let taken = match columns.len() {
             0 => return,
@@ -178,7 +235,7 @@ fn rows_of<E: Element, const R: usize>(
     first: usize,
     rows: usize,
     columns: &[&[f32]],
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     let lanes = w.lanes.max(1);
     let (step, end) = (lanes.saturating_mul(E::BYTES).max(1), first + rows);

@@ -60,11 +60,18 @@ pub(crate) trait Isa: Copy {
     /// int8, exact.
     fn load_i8(self, x: &[u8; LANES]) -> Self::Lanes;
 
-    /// Rows `lane..lane + R` of `acc` = the `R` rows of a tile times each of the columns, at most 8.
+    /// Rows `lane..lane + R` of `acc` = the `R` rows of a tile times each of the columns, at most 8; `acc` has a
+    /// vector per column.
     ///
     /// Order per row: acc = +0; for g ascending, d = the exact integer sum of q*x, then
     /// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
-    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc);
+    fn q8(
+        self,
+        tile: &Q8Tile<'_>,
+        columns: &[PanelColumn<'_>],
+        lane: usize,
+        acc: &mut [[f32; LANES]],
+    );
 
     /// Rows `first..first + rows` of `w`, from a tile on, times one column, into pieces of 16. `false` if this
     /// backend has no such kernel for what it is given: then nothing was written.

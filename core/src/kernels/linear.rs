@@ -3,7 +3,7 @@
 //! Outputs lie as `[unit][column][16 rows]`: a unit's are contiguous, and a column of it is one vector.
 
 use crate::blob::Tensor;
-use crate::kernels::float::{Element, F16, F32, gemv_float};
+use crate::kernels::float::{Element, F16, F32, gemv_float, one_column};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::Dtype;
 use crate::kernels::log::{Operation, ran};
@@ -67,7 +67,16 @@ impl<'a> Block<'a> {
     }
 }
 
-/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or 4 of an A panel.
+fn operation(w: &Tensor<'_>) -> Operation {
+    match w.dtype {
+        Dtype::Q8 => Operation::GemvQ8(w.layout),
+        Dtype::F16 => Operation::GemvF16,
+        Dtype::F32 => Operation::GemvF32,
+    }
+}
+
+/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or 4 of an A panel. `acc` has a
+/// vector per column.
 #[inline(always)]
 pub(crate) fn gemv<I: Isa>(
     isa: I,
@@ -75,13 +84,9 @@ pub(crate) fn gemv<I: Isa>(
     first: usize,
     rows: usize,
     block: &Block<'_>,
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
-    ran(match w.dtype {
-        Dtype::Q8 => Operation::GemvQ8(w.layout),
-        Dtype::F16 => Operation::GemvF16,
-        Dtype::F32 => Operation::GemvF32,
-    });
+    ran(operation(w));
     match w.dtype {
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());
@@ -100,6 +105,57 @@ pub(crate) fn gemv<I: Isa>(
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
         Dtype::F32 => gemv_float::<I, F32>(isa, w, first, rows, block.floats(), acc),
     }
+}
+
+/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for.
+#[inline(always)]
+fn gemv_units<I: Isa>(
+    isa: I,
+    w: &Tensor<'_>,
+    unit: usize,
+    block: &Block<'_>,
+    acc: &mut [[f32; LANES]],
+) {
+    let n = block.len.max(1);
+    let done = match w.dtype {
+        Dtype::Q8 => block.len <= I::RANGES && ranges(isa, w, unit, block, acc),
+        Dtype::F16 => one_column::<I, F16>(isa, w, unit, block.floats(), acc),
+        Dtype::F32 => one_column::<I, F32>(isa, w, unit, block.floats(), acc),
+    };
+    if done {
+        ran(operation(w));
+        return;
+    }
+    for (i, acc) in acc.chunks_mut(n).enumerate() {
+        gemv(isa, w, (unit + i).saturating_mul(UNIT), UNIT, block, acc);
+    }
+}
+
+/// All units of a column in one call, column by column; `false` if the backend has no kernel for that.
+#[inline(always)]
+fn ranges<I: Isa>(
+    isa: I,
+    w: &Tensor<'_>,
+    unit: usize,
+    block: &Block<'_>,
+    acc: &mut [[f32; LANES]],
+) -> bool {
+    let n = block.len.max(1);
+    let count = acc.len() / n;
+    let rows = (unit.saturating_mul(UNIT), count.saturating_mul(UNIT));
+    if let [column] = block.panels() {
+        return isa.q8_range(w, rows, column, acc);
+    }
+    let mut units: Acc = [[0.0; LANES]; BLOCK];
+    for (c, column) in block.panels().iter().enumerate() {
+        let units = units.get_mut(..count).unwrap_or(&mut []);
+        if !isa.q8_range(w, rows, column, units) {
+            return false;
+        }
+        let to = acc.iter_mut().skip(c).step_by(n);
+        to.zip(units).for_each(|(to, unit)| *to = *unit);
+    }
+    true
 }
 
 /// One matrix of an operation.
@@ -162,60 +218,61 @@ impl<'a> LinearJob<'a> {
         self.parts.iter().flatten().map(Part::units).sum()
     }
 
-    /// 16 rows; `out` is `[column][16]`, `block` is scratch.
+    /// Units `first..`, `floats` of `out` each: `[unit][column][16 rows]`. At most 8 vectors are under way at once: 8
+    /// columns of a unit, or fewer columns of several units.
     #[inline(always)]
-    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32], block: &mut Block<'a>) {
-        let mut unit = unit;
-        for (number, part) in self.parts.iter().enumerate() {
-            let Some(part) = part else { return };
-            if unit < part.units() {
-                return self.part_unit(isa, number, part, unit, out, block);
+    pub(crate) fn run<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
+        let n = (floats / LANES).max(1);
+        let most = (BLOCK / n).max(1);
+        let mut block = Block::EMPTY;
+        let (mut unit, mut out) = (first, out.as_chunks_mut::<LANES>().0);
+        for (number, part) in self.parts.iter().flatten().enumerate() {
+            let Some(after) = part.units().checked_sub(unit) else {
+                unit -= part.units();
+                continue;
+            };
+            let here = after.saturating_mul(n).min(out.len());
+            let Some((now, rest)) = out.split_at_mut_checked(here) else {
+                return;
+            };
+            for out in now.chunks_mut(most.saturating_mul(n)) {
+                for (i, columns) in out.chunks_mut(BLOCK).enumerate() {
+                    let width = n.min(columns.len());
+                    let start = i * BLOCK;
+                    let dtype = part.weight.dtype;
+                    block.take(&self.input, dtype, start..n.min(start + BLOCK));
+                    self.part_units(isa, (number, part), unit, (start, width), &block, columns);
+                }
+                unit += most;
             }
-            unit -= part.units();
+            (unit, out) = (0, rest);
         }
     }
 
+    /// Units `unit..` of one matrix for columns `start..start + n`: rows, bias, deltas, residual. `out` is
+    /// `[unit][column][16]`.
     #[inline(always)]
-    pub(crate) fn part_unit<I: Isa>(
+    fn part_units<I: Isa>(
         &self,
         isa: I,
-        number: usize,
-        part: &Part<'_>,
+        (number, part): (usize, &Part<'_>),
         unit: usize,
-        out: &mut [f32],
-        block: &mut Block<'a>,
-    ) {
-        let first = unit * UNIT;
-        let bias = part.bias(isa, unit);
-        let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
-        for (i, out) in blocks.enumerate() {
-            let (start, len) = (i * BLOCK, out.len());
-            let columns = start..start + len;
-            block.take(&self.input, part.weight.dtype, columns);
-            let mut acc: Acc = [[0.0; LANES]; BLOCK];
-            gemv(isa, &part.weight, first, UNIT, block, &mut acc);
-            self.finish(isa, (number, unit), bias, start, &mut acc, out);
-        }
-    }
-
-    /// What follows the rows of a unit for columns `start..`, of which `out` has all: bias, deltas, residual.
-    #[inline(always)]
-    pub(crate) fn finish<I: Isa>(
-        &self,
-        isa: I,
-        (number, unit): (usize, usize),
-        bias: Option<I::Lanes>,
-        start: usize,
-        acc: &mut [[f32; LANES]],
+        (start, n): (usize, usize),
+        block: &Block<'_>,
         out: &mut [[f32; LANES]],
     ) {
-        if let Some(bias) = bias {
-            for acc in acc.iter_mut() {
-                *acc = (isa.load(acc) + bias).array();
+        let mut acc: Acc = [[0.0; LANES]; BLOCK];
+        let acc = acc.get_mut(..out.len()).unwrap_or(&mut []);
+        gemv_units(isa, &part.weight, unit, block, acc);
+        for (i, acc) in acc.chunks_mut(n.max(1)).enumerate() {
+            if let Some(bias) = part.bias(isa, unit + i) {
+                for acc in acc {
+                    *acc = (isa.load(acc) + bias).array();
+                }
             }
         }
         if let Some(term) = &self.term {
-            add_deltas(isa, term, self.u, (number, unit), (start, out.len()), acc);
+            add_deltas(isa, term, self.u, (number, unit), (start, n), acc);
         }
         for (out, acc) in out.iter_mut().zip(&*acc) {
             let y = isa.load(acc).flush();

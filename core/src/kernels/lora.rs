@@ -11,7 +11,7 @@ use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
-use crate::kernels::{A_UNIT, BLOCK, Kernels, UNIT};
+use crate::kernels::{A_UNIT, BLOCK, CHAINS, HELD_PANELS, Kernels, UNIT};
 use crate::math::flush;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -126,9 +126,33 @@ pub(crate) struct LoraTerm<'a> {
     /// `[selected][column]`: h = (scaling * scale) * global weight; a column takes part iff it is not 0.
     pub(crate) h: &'a [f32],
     pub(crate) columns: usize,
+    /// The panels of the first of `selected`, by [`held`].
+    pub(crate) held: &'a [Option<Lora<'a>>],
+}
+
+/// Looks up the panels of the first selected experts, once for all units of an operation.
+pub(crate) fn held<'a>(
+    source: &LoraSource<'a>,
+    selected: &[Choice],
+) -> [Option<Lora<'a>>; HELD_PANELS] {
+    let mut held = [None; HELD_PANELS];
+    for (held, s) in held.iter_mut().zip(selected) {
+        *held = source.get(s.part as usize, s.class as usize);
+    }
+    held
 }
 
 impl<'a> LoraTerm<'a> {
+    /// The panels of a selected expert.
+    #[inline(always)]
+    fn lora(&self, index: usize) -> Option<Lora<'a>> {
+        if let Some(held) = self.held.get(index) {
+            return *held;
+        }
+        let s = self.selected.get(index)?;
+        self.source.get(s.part as usize, s.class as usize)
+    }
+
     fn gates(&self, selected: usize, first: usize, len: usize) -> &'a [f32] {
         let at = selected.saturating_mul(self.columns).saturating_add(first);
         self.h.get(at..at.saturating_add(len)).unwrap_or(&[])
@@ -158,7 +182,7 @@ impl<'a> LoraAJob<'a> {
         else {
             return;
         };
-        let Some(lora) = self.term.source.get(s.part as usize, s.class as usize) else {
+        let Some(lora) = self.term.lora(index) else {
             return;
         };
         let first = row.saturating_sub(s.row as usize);
@@ -187,45 +211,57 @@ impl<'a> LoraAJob<'a> {
     }
 }
 
-/// Adds to `acc` the deltas of the experts that columns `start..start + len` selected at matrix `part`: d = +0; experts
-/// ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps its value.
+/// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
+/// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
+/// its value.
 #[inline(always)]
 pub(crate) fn add_deltas<I: Isa>(
     isa: I,
     term: &LoraTerm<'_>,
     u: &[f32],
     (part, unit): (usize, usize),
-    (start, len): (usize, usize),
+    (start, n): (usize, usize),
     acc: &mut [[f32; LANES]],
 ) {
     let mut d: Acc = [[0.0; LANES]; BLOCK];
     let mut took = [false; BLOCK];
+    let units = acc.len() / n.max(1);
     for (index, s) in term.selected.iter().enumerate() {
-        if s.part as usize != part {
+        let gates = term.gates(index, start, n);
+        if s.part as usize != part || gates.iter().all(|h| *h == 0.0) {
             continue;
         }
-        let gates = term.gates(index, start, len);
-        let mut panel = None;
+        let Some(Lora { b, .. }) = term.lora(index) else {
+            continue;
+        };
+        ran(Operation::Deltas);
         let at = (s.row as usize)
             .saturating_mul(term.columns)
             .saturating_add(start);
-        for (c, ((h, took), d)) in gates.iter().zip(&mut took).zip(&mut d).enumerate() {
-            if *h == 0.0 {
-                continue;
+        let rows = BRows {
+            b: &b,
+            unit,
+            u: u.get(at..).unwrap_or(&[]),
+            stride: term.columns.max(1),
+        };
+        // Which vectors of `d` the expert adds to: `[unit][column]`, of the columns that selected it.
+        let mut chains = [(0, 0); BLOCK];
+        let mut count = 0;
+        for i in 0..units {
+            for (c, _) in gates.iter().enumerate().filter(|(_, h)| **h != 0.0) {
+                if let (Some(chain), Some(took)) = (chains.get_mut(count), took.get_mut(i * n + c))
+                {
+                    *chain = (i, c);
+                    *took = true;
+                    count += 1;
+                }
             }
-            *took = true;
-            if panel.is_none() {
-                panel = term.source.get(part, s.class as usize).map(|l| l.b);
-            }
-            let Some(b) = &panel else { break };
-            ran(Operation::Deltas);
-            let u = u.get(at.saturating_add(c)..).unwrap_or(&[]);
-            let u = u.iter().step_by(term.columns.max(1));
-            match b.dtype {
-                Dtype::Q8 => panel_b::<I, I8>(isa, b, unit, u, d),
-                Dtype::F16 => panel_b::<I, F16>(isa, b, unit, u, d),
-                Dtype::F32 => panel_b::<I, F32>(isa, b, unit, u, d),
-            }
+        }
+        let chains = chains.get(..count).unwrap_or(&[]);
+        match b.dtype {
+            Dtype::Q8 => rows.add::<I, I8>(isa, n, chains, &mut d),
+            Dtype::F16 => rows.add::<I, F16>(isa, n, chains, &mut d),
+            Dtype::F32 => rows.add::<I, F32>(isa, n, chains, &mut d),
         }
     }
     for ((acc, d), took) in acc.iter_mut().zip(&d).zip(took) {
@@ -235,31 +271,86 @@ pub(crate) fn add_deltas<I: Isa>(
     }
 }
 
-/// Adds one expert's rows of a unit times the r-vector `u` of one column.
-#[inline(always)]
-fn panel_b<'u, I: Isa, E: Element>(
-    isa: I,
-    b: &BPanel<'_>,
+/// One expert's B from a unit on, and the r-vectors that it is multiplied by.
+struct BRows<'a> {
+    b: &'a BPanel<'a>,
     unit: usize,
-    u: impl Iterator<Item = &'u f32> + Clone,
-    d: &mut [f32; LANES],
-) {
-    if b.lanes == LANES {
-        let mut sum = isa.load(d);
-        let tile = b.tile(unit).unwrap_or(&[]);
-        for (w, u) in tile.chunks_exact(LANES * E::BYTES).zip(u) {
-            sum = sum + E::lanes(isa, w) * isa.splat(*u);
+    /// `[j][stride]`, from the block's first column on.
+    u: &'a [f32],
+    stride: usize,
+}
+
+impl BRows<'_> {
+    /// Adds to `d[unit * n + column]`, for each of the chains (unit, column).
+    #[inline(always)]
+    fn add<I: Isa, E: Element>(&self, isa: I, n: usize, chains: &[(usize, usize)], d: &mut Acc) {
+        let mut chains = chains;
+        while !chains.is_empty() {
+            let taken = if self.b.lanes != LANES {
+                self.row_by_row::<E>(n, chains, d)
+            } else if chains.len() < 2 || CHAINS < 2 {
+                self.interleaved::<I, E, 1>(isa, n, chains, d)
+            } else if chains.len() < CHAINS {
+                self.interleaved::<I, E, 2>(isa, n, chains, d)
+            } else {
+                self.interleaved::<I, E, CHAINS>(isa, n, chains, d)
+            };
+            chains = chains.get(taken..).unwrap_or(&[]);
         }
-        *d = sum.array();
-        return;
     }
-    let lanes = b.lanes.max(1);
-    for (i, d) in d.iter_mut().enumerate() {
-        let row = unit.saturating_mul(UNIT).saturating_add(i);
-        let tile = b.tile(row / lanes).unwrap_or(&[]);
-        let column = tile.chunks_exact(E::BYTES).skip(row % lanes).step_by(lanes);
-        for (w, u) in column.zip(u.clone()) {
-            *d += E::read(w) * *u;
+
+    #[inline(always)]
+    fn interleaved<I: Isa, E: Element, const C: usize>(
+        &self,
+        isa: I,
+        n: usize,
+        chains: &[(usize, usize)],
+        d: &mut Acc,
+    ) -> usize {
+        let Some(chains) = chains.first_chunk::<C>() else {
+            return C;
+        };
+        let (mut tiles, mut sums) = ([&[][..]; C], [isa.splat(0.0); C]);
+        for ((tile, sum), (i, c)) in tiles.iter_mut().zip(&mut sums).zip(chains) {
+            *tile = self.b.tile(self.unit + i).unwrap_or(&[]);
+            if let Some(d) = d.get(i * n + c) {
+                *sum = isa.load(d);
+            }
         }
+        for (j, u) in self
+            .u
+            .chunks(self.stride.max(1))
+            .enumerate()
+            .take(self.b.rank)
+        {
+            let at = j * LANES * E::BYTES;
+            for ((sum, tile), (_, c)) in sums.iter_mut().zip(tiles).zip(chains) {
+                let w = E::lanes(isa, tile.get(at..).unwrap_or(&[]));
+                *sum = *sum + w * isa.splat(u.get(*c).copied().unwrap_or(0.0));
+            }
+        }
+        for (sum, (i, c)) in sums.iter().zip(chains) {
+            if let Some(d) = d.get_mut(i * n + c) {
+                *d = sum.array();
+            }
+        }
+        C
+    }
+
+    /// A borrowed B, whose rows are not interleaved.
+    fn row_by_row<E: Element>(&self, n: usize, chains: &[(usize, usize)], d: &mut Acc) -> usize {
+        let lanes = self.b.lanes.max(1);
+        if let Some((i, c)) = chains.first()
+            && let Some(d) = d.get_mut(i * n + c)
+        {
+            for (r, d) in d.iter_mut().enumerate() {
+                let row = (self.unit + i).saturating_mul(UNIT).saturating_add(r);
+                let tile = self.b.tile(row / lanes).unwrap_or(&[]);
+                let column = tile.chunks_exact(E::BYTES).skip(row % lanes).step_by(lanes);
+                let u = self.u.iter().skip(*c).step_by(self.stride.max(1));
+                column.zip(u).for_each(|(w, u)| *d += E::read(w) * *u);
+            }
+        }
+        1
     }
 }

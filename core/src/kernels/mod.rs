@@ -34,8 +34,13 @@ mod mve;
 mod neon;
 pub mod panel;
 pub mod probe;
+#[cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "only these backends take several columns at once")
+)]
 pub(crate) mod q8;
-pub(crate) mod range;
+#[cfg(any(pleach_cortex_m, pleach_mve))]
+mod range;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
@@ -53,6 +58,14 @@ pub const UNIT: usize = LANES;
 
 /// Rows of one unit of work in an A panel.
 pub const A_UNIT: usize = 4;
+
+/// Panels of selected experts that an operation looks up once, for all its units. Firmware, whose stack is scarce,
+/// looks them up each time.
+pub(crate) const HELD_PANELS: usize = if cfg!(target_os = "none") { 0 } else { 16 };
+
+/// Chains of additions that a driver interleaves, to hide how long one addition takes. Firmware computes one by one: its
+/// flash is scarce, and its additions take a cycle.
+pub(crate) const CHAINS: usize = if cfg!(target_os = "none") { 1 } else { 4 };
 
 /// The kernels that this CPU may run: having the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -206,6 +206,7 @@ impl<'a> Selected<'a> {
             selected: &self.choice,
             h: &self.h,
             columns: self.n,
+            held: &[],
         }
     }
 }
@@ -255,9 +256,8 @@ impl Task for Deltas<'_> {
             .0
             .chunks_exact_mut(n.max(1));
         for (unit, out) in units.enumerate() {
-            let mut acc: Acc = [[0.0; LANES]; BLOCK];
-            add_deltas(isa, self.term, self.u, (0, unit), (0, n), &mut acc);
-            out.iter_mut().zip(&acc).for_each(|(out, acc)| *out = *acc);
+            out.fill([0.0; LANES]);
+            add_deltas(isa, self.term, self.u, (0, unit), (0, n), out);
         }
     }
 }

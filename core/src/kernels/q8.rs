@@ -1,6 +1,6 @@
 //! `q8` rows: what a micro-kernel gets.
 
-use crate::kernels::isa::{Acc, LANES};
+use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use core::marker::PhantomData;
@@ -82,9 +82,9 @@ pub(crate) fn by_columns<'a, K: Q8Kernel>(
     tile: &Q8Tile<'a>,
     columns: &[PanelColumn<'a>],
     lane: usize,
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
-    let (mut columns, mut acc) = (columns, &mut acc[..]);
+    let (mut columns, mut acc) = (columns, acc);
     loop {
         let taken = match columns.len() {
             0 => return,

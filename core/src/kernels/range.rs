@@ -1,12 +1,9 @@
 //! `q8` rows of many tiles times one column: what a backend gets that takes them in one call.
 
 use crate::blob::Tensor;
-use crate::kernels::isa::{Acc, Isa, LANES};
-use crate::kernels::layout::{Dtype, Layout};
-use crate::kernels::linear::{Block, LinearJob, Part};
-use crate::kernels::log::{Operation, ran};
+use crate::kernels::isa::LANES;
+use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::{BLOCK, UNIT};
 
 /// Rows of a tile.
 const R: usize = 4;
@@ -90,93 +87,5 @@ impl Range {
     pub(crate) fn full(&self, step_bytes: usize) -> *const i8 {
         self.x
             .wrapping_add(self.whole * self.group_steps * step_bytes)
-    }
-}
-
-impl LinearJob<'_> {
-    /// Units `first..`, `floats` of `out` each, as many in one call as a block holds.
-    #[inline(always)]
-    pub(crate) fn range<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
-        let most = (BLOCK * LANES / floats.max(1)).max(1);
-        let mut acc: Acc = [[0.0; LANES]; BLOCK];
-        let (mut unit, mut out) = (first, out);
-        for (number, part) in self.parts.iter().flatten().enumerate() {
-            let Some(after) = part.units().checked_sub(unit) else {
-                unit -= part.units();
-                continue;
-            };
-            let here = after.saturating_mul(floats).min(out.len());
-            let Some((now, rest)) = out.split_at_mut_checked(here) else {
-                return;
-            };
-            for now in now.chunks_mut(most.saturating_mul(floats).max(1)) {
-                let units = now.as_chunks_mut::<LANES>().0;
-                self.part_range(isa, (number, part), (unit, floats / LANES), &mut acc, units);
-                unit += most;
-            }
-            (unit, out) = (0, rest);
-        }
-    }
-
-    /// The same for units of one matrix, `n` columns each; `acc` is scratch.
-    #[inline(always)]
-    fn part_range<I: Isa>(
-        &self,
-        isa: I,
-        (number, part): (usize, &Part<'_>),
-        (unit, n): (usize, usize),
-        acc: &mut Acc,
-        out: &mut [[f32; LANES]],
-    ) {
-        let (w, count) = (&part.weight, out.len() / n.max(1));
-        let rows = (unit.saturating_mul(UNIT), count.saturating_mul(UNIT));
-        if !w.rows.is_multiple_of(UNIT) {
-            *acc = [[0.0; LANES]; BLOCK];
-        }
-        // Column by column, a column's units one after the other.
-        let columns = acc.chunks_exact_mut(count.max(1)).take(n).enumerate();
-        let computed = n <= BLOCK
-            && matches!(w.dtype, Dtype::Q8)
-            && columns.fold(true, |all, (c, acc)| {
-                all && isa.q8_range(w, rows, &self.input.panel(c), acc)
-            });
-        if !computed {
-            self.unit_by_unit(isa, (number, part), (unit, n), out);
-            return;
-        }
-        ran(Operation::GemvQ8(w.layout));
-        for (i, out) in out.chunks_exact_mut(n.max(1)).enumerate() {
-            let at = (number, unit + i);
-            let bias = part.bias(isa, unit + i);
-            if n == 1 {
-                let acc = acc.get_mut(i..=i).unwrap_or(&mut []);
-                self.finish(isa, at, bias, 0, acc, out);
-            } else {
-                let mut columns: Acc = [[0.0; LANES]; BLOCK];
-                let from = acc.iter().skip(i).step_by(count.max(1));
-                columns
-                    .iter_mut()
-                    .zip(from)
-                    .take(n)
-                    .for_each(|(to, from)| *to = *from);
-                let columns = columns.get_mut(..n).unwrap_or(&mut []);
-                self.finish(isa, at, bias, 0, columns, out);
-            }
-        }
-    }
-
-    #[inline(never)] // its registers are not those of the short way
-    fn unit_by_unit<I: Isa>(
-        &self,
-        isa: I,
-        (number, part): (usize, &Part<'_>),
-        (unit, n): (usize, usize),
-        out: &mut [[f32; LANES]],
-    ) {
-        let mut block = Block::EMPTY;
-        for (i, out) in out.chunks_exact_mut(n.max(1)).enumerate() {
-            let out = out.as_flattened_mut();
-            self.part_unit(isa, number, part, unit + i, out, &mut block);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! A range of rows of one operation, and where threads plug in.
 
 use crate::kernels::attention::AttentionJob;
-use crate::kernels::isa::{Isa, LANES, Task};
+use crate::kernels::isa::{Isa, Task};
 use crate::kernels::linear::{Block, LinearJob};
 use crate::kernels::lora::LoraAJob;
 
@@ -97,18 +97,19 @@ impl Task for Work<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if self.unit <= I::RANGES * LANES
-            && let Job::Linear(job) = self.job
-        {
-            return job.range(isa, self.first, self.unit, self.out);
-        }
-        let mut block = Block::EMPTY;
-        for (i, out) in self.out.chunks_exact_mut(self.unit.max(1)).enumerate() {
-            let unit = self.first + i;
-            match self.job {
-                Job::LoraA(job) => job.unit(isa, unit, out, &mut block),
-                Job::Linear(job) => job.unit(isa, unit, out, &mut block),
-                Job::Attention(job) => job.unit(isa, unit, out),
+        let (first, unit) = (self.first, self.unit.max(1));
+        match self.job {
+            Job::Linear(job) => job.run(isa, first, unit, self.out),
+            Job::LoraA(job) => {
+                let mut block = Block::EMPTY;
+                for (i, out) in self.out.chunks_exact_mut(unit).enumerate() {
+                    job.unit(isa, first + i, out, &mut block);
+                }
+            }
+            Job::Attention(job) => {
+                for (i, out) in self.out.chunks_exact_mut(unit).enumerate() {
+                    job.unit(isa, first + i, out);
+                }
             }
         }
     }

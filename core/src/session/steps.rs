@@ -92,6 +92,7 @@ impl<'m> Machine<'m> {
                 selected: state.choices.get(..count as usize).ok_or(Error::Corrupt)?,
                 h: state.gates,
                 columns: n,
+                held: &[],
             };
             let token = |c: usize| {
                 let column = columns.get(c)?;

@@ -7,7 +7,7 @@ use crate::kernels::attention::{
 };
 use crate::kernels::layout::Dtype;
 use crate::kernels::linear::{LinearJob, Part};
-use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm};
+use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, held};
 use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{A_UNIT, Executor, Kernels, UNIT, Work};
@@ -157,14 +157,18 @@ impl<'m> Machine<'m> {
         match op {
             Op::LoraA { layer, group } => {
                 let (_, sites, k) = self.group(layer, group)?;
+                let source = LoraSource::Model(self.model, sites);
+                let selected = chosen(state.choices, sweep.chosen)?;
+                let held = held(&source, selected);
                 let job = LoraAJob {
                     kernels: self.kernels,
                     input: input_of(self.model, self.expands(), k, inputs, None),
                     term: LoraTerm {
-                        source: LoraSource::Model(self.model, sites),
-                        selected: chosen(state.choices, sweep.chosen)?,
+                        source,
+                        selected,
                         h: state.gates,
                         columns: n,
+                        held: &held,
                     },
                 };
                 let rows = Rows {
@@ -181,15 +185,19 @@ impl<'m> Machine<'m> {
                     Group::Output | Group::Down => Some(self.model.config.residual_scale),
                     Group::Qkv | Group::GateUp => None,
                 };
+                let source = LoraSource::Model(self.model, sites);
+                let selected = chosen(state.choices, sweep.chosen)?;
+                let held = held(&source, selected);
                 let job = LinearJob {
                     kernels: self.kernels,
                     parts,
                     input: input_of(self.model, self.expands(), k, inputs, None),
                     term: (sweep.chosen > 0).then_some(LoraTerm {
-                        source: LoraSource::Model(self.model, sites),
-                        selected: chosen(state.choices, sweep.chosen)?,
+                        source,
+                        selected,
                         h: state.gates,
                         columns: n,
+                        held: &held,
                     }),
                     u: state.ranks,
                     residual,

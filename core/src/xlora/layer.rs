@@ -335,6 +335,7 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                 selected: parts.choices.get(..count as usize).unwrap_or(&[]),
                 h: parts.gates,
                 columns: n,
+                held: &[],
             };
             let cost = (k * n) as u32;
             let job = LoraAJob {
@@ -462,6 +463,7 @@ impl XLoraLayer for XLoraEmbeddingLayer<'_> {
                 selected: parts.choices.get(..count as usize).unwrap_or(&[]),
                 h: parts.gates,
                 columns: n,
+                held: &[],
             };
             embedding::ranks(&term, |c| x.get(c).map(|t| *t as usize), parts.ranks)?;
             let floats = round_up(out, UNIT).saturating_mul(n);

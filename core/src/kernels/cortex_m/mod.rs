@@ -9,7 +9,7 @@ mod q8;
 
 use crate::blob::Tensor;
 use crate::kernels::Task;
-use crate::kernels::isa::{Acc, BLOCK, Isa, LANES};
+use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
@@ -66,7 +66,13 @@ impl Isa for CortexM {
         Scalar.load_i8(x)
     }
 
-    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+    fn q8(
+        self,
+        tile: &Q8Tile<'_>,
+        columns: &[PanelColumn<'_>],
+        lane: usize,
+        acc: &mut [[f32; LANES]],
+    ) {
         gemv_q8_scalar(tile, columns, lane, acc);
     }
 

@@ -16,7 +16,7 @@ mod smull;
 
 use crate::blob::Tensor;
 use crate::kernels::Task;
-use crate::kernels::isa::{Acc, Isa, LANES};
+use crate::kernels::isa::{Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
@@ -110,7 +110,13 @@ impl<F: Family> Isa for F {
     }
 
     #[inline(always)]
-    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+    fn q8(
+        self,
+        tile: &Q8Tile<'_>,
+        columns: &[PanelColumn<'_>],
+        lane: usize,
+        acc: &mut [[f32; LANES]],
+    ) {
         q8::gemv_q8(self, tile, columns, lane, acc);
     }
 

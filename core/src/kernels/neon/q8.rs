@@ -2,7 +2,7 @@
 
 use super::lanes::widen;
 use crate::blob::Tensor;
-use crate::kernels::isa::{Acc, LANES};
+use crate::kernels::isa::LANES;
 use crate::kernels::layout::{Dtype, Layout};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
@@ -66,7 +66,7 @@ pub(super) fn gemv_q8<F: Family>(
     tile: &Q8Tile<'_>,
     columns: &[PanelColumn<'_>],
     lane: usize,
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     match tile.layout {
         Layout::R16K4 => by_columns(R16K4(family), tile, columns, lane, acc),

@@ -5,7 +5,7 @@
 pub(crate) mod q8;
 
 use crate::kernels::Task;
-use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
+use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
@@ -101,7 +101,13 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+    fn q8(
+        self,
+        tile: &Q8Tile<'_>,
+        columns: &[PanelColumn<'_>],
+        lane: usize,
+        acc: &mut [[f32; LANES]],
+    ) {
         q8::gemv_q8_scalar(tile, columns, lane, acc);
     }
 }

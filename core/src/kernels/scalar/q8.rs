@@ -1,6 +1,6 @@
 //! `q8` rows: exact integer dots per group, three rounded f32 operations each.
 
-use crate::kernels::isa::{Acc, BLOCK, LANES};
+use crate::kernels::isa::{BLOCK, LANES};
 use crate::kernels::layout::{K_STEP, Layout, q8_weight};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
@@ -13,7 +13,7 @@ pub(crate) fn gemv_q8_scalar(
     tile: &Q8Tile<'_>,
     columns: &[PanelColumn<'_>],
     lane: usize,
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     match tile.layout {
         Layout::R16K4 => interleaved::<16>(tile, columns, lane, acc),
@@ -29,7 +29,7 @@ fn interleaved<const R: usize>(
     tile: &Q8Tile<'_>,
     columns: &[PanelColumn<'_>],
     lane: usize,
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     let vectors = tile.vectors.as_chunks::<K_STEP>().0;
     let group = tile.group.max(K_STEP);
@@ -58,7 +58,7 @@ fn interleaved<const R: usize>(
 }
 
 /// Tiles of any layout, weight by weight: where a file is laid out for other targets.
-fn decoded(tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+fn decoded(tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut [[f32; LANES]]) {
     let (rows, step) = (tile.layout.tile_rows(), tile.layout.k_step());
     let bytes = rows.saturating_mul(step).max(1);
     let (step, group) = (step.max(1), tile.group.max(K_STEP));

@@ -106,6 +106,7 @@ fn layers_with_experts() {
             selected: &choices,
             h: &gates,
             columns,
+            held: &[],
         };
         let start = Size::Ordinary.floats(rows.next_multiple_of(UNIT) * columns, &mut random);
         same(&case, |kernels| {

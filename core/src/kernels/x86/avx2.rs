@@ -3,7 +3,7 @@
 use super::arch::*;
 use super::{avx2_q8, prefetch};
 use crate::kernels::Task;
-use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
+use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
@@ -155,7 +155,13 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn q8(self, tile: &Q8Tile<'_>, columns: &[PanelColumn<'_>], lane: usize, acc: &mut Acc) {
+    fn q8(
+        self,
+        tile: &Q8Tile<'_>,
+        columns: &[PanelColumn<'_>],
+        lane: usize,
+        acc: &mut [[f32; LANES]],
+    ) {
         avx2_q8::gemv_q8(self, tile, columns, lane, acc);
     }
 }

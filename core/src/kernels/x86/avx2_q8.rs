@@ -2,7 +2,7 @@
 
 use super::arch::*;
 use super::{AHEAD, Avx2};
-use crate::kernels::isa::{Acc, LANES};
+use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
@@ -14,7 +14,7 @@ pub(super) fn gemv_q8(
     tile: &Q8Tile<'_>,
     columns: &[PanelColumn<'_>],
     lane: usize,
-    acc: &mut Acc,
+    acc: &mut [[f32; LANES]],
 ) {
     match tile.layout {
         Layout::R16K4 => by_columns(R16K4(isa), tile, columns, lane, acc),
