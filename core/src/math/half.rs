@@ -1,22 +1,29 @@
 //! f16 and powers of two.
 
 use super::{INFINITE_FROM, RANGE_MAX, magnitude};
-use ::half::f16;
 
 /// The bits of 2^-14, the smallest normal f16.
 const NORMAL_MIN: u32 = 0x3880_0000;
 
 /// The f16 bits of `x` for the K and V caches: clamped to ±65504, |x| < 2^-14 becomes +0, then rounded to
-/// nearest even.
+/// nearest even. Integer operations and selects, which SIMD lanes repeat.
 ///
 /// No subnormal f16 and no infinity comes out. NaN gives a NaN.
 #[inline(always)]
-pub fn to_f16_cache(x: f32) -> u16 {
-    const MAX: f32 = f32::from_bits(RANGE_MAX);
-    let x = if magnitude(x) < NORMAL_MIN { 0.0 } else { x };
-    let x = if x > MAX { MAX } else { x };
-    let x = if x < -MAX { -MAX } else { x };
-    f16::from_f32(x).to_bits()
+pub const fn to_f16_cache(x: f32) -> u16 {
+    let m = magnitude(x);
+    let sign = (x.to_bits() >> 16 & 0x8000) as u16;
+    let clamped = if m > RANGE_MAX { RANGE_MAX } else { m };
+    // Half of what is cut off, less one, and one more where the last bit kept is odd; the exponent's bias from 127 to 15.
+    let rounded = clamped + 0xfff + (clamped >> 13 & 1);
+    let half = (rounded >> 13).wrapping_sub(112 << 10) as u16 | sign;
+    if m > INFINITE_FROM {
+        0x7e00
+    } else if m < NORMAL_MIN {
+        0
+    } else {
+        half
+    }
 }
 
 /// The value of f16 bits, exactly; infinity and NaN as they are. Integer operations, one exact
@@ -53,11 +60,27 @@ pub const fn pow2(e: i8) -> f32 {
 mod tests {
     extern crate std;
     use super::*;
+    use ::half::f16;
 
     #[test]
     fn every_normal_f16_round_trips() {
         for bits in (0..=u16::MAX).filter(|b| (0x0400..0x7c00).contains(&(b & 0x7fff))) {
             assert_eq!(to_f16_cache(from_f16(bits)), bits);
+        }
+    }
+
+    #[test]
+    fn every_rounding_is_what_the_half_crate_says() {
+        // Around every half and every middle between two, and a walk through all magnitudes.
+        let middles = (NORMAL_MIN..=RANGE_MAX).step_by(1 << 12);
+        let near = middles.flat_map(|m| [m - 1, m, m + 1]);
+        for m in near.chain((NORMAL_MIN..=RANGE_MAX).step_by(4099)) {
+            for bits in [m, m | 0x8000_0000] {
+                let x = f32::from_bits(bits);
+                if (NORMAL_MIN..=RANGE_MAX).contains(&m) {
+                    assert_eq!(to_f16_cache(x), f16::from_f32(x).to_bits(), "{x:e}");
+                }
+            }
         }
     }
 
