@@ -566,7 +566,7 @@ fn lower_expert(section: &mut [u8], group: usize) {
             let at = site.b_offset as usize * 16;
             let head = b_scale_bytes(Dtype::Q8, site.rank as usize);
             let panel = &mut section[at + head..at + site.b_length as usize];
-            panel.iter_mut().for_each(|q| lower_byte(q));
+            panel.iter_mut().for_each(lower_byte);
         }
     }
 }
