@@ -3,8 +3,8 @@
 //! * [`layout`]: how packed rows lie in memory.
 //! * [`panel`]: activations as a kernel reads them.
 //! * `isa`: what a backend is: 16 lanes of f32, and a few micro-kernels.
-//! * `linear`, `lora`, `float`, `q8`, [`attention`], `elementwise`, `embedding`: one driver per operation, generic
-//!   over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
+//! * `linear`, `lora`, `float`, `q8`, [`attention`], `rope`, `elementwise`, `embedding`: one driver per operation,
+//!   generic over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
 //!   once a sweep.
 //! * `scalar`: the specification. The other folders are backends; the table below lists them, best first.
 //! * [`probe`]: single operations, for the kernels' own tests.
@@ -41,6 +41,7 @@ pub mod probe;
 pub(crate) mod q8;
 #[cfg(any(pleach_cortex_m, pleach_mve))]
 mod range;
+pub(crate) mod rope;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;

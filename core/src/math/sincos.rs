@@ -19,7 +19,7 @@ pub(crate) const COS: [f32; 3] = [2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-
 /// (sin x, cos x), each within 2^-23 absolutely for |x| <= 2^17.
 ///
 /// Beyond 2^17 the reduction loses bits and nothing is promised; NaN and infinity give NaN.
-#[inline]
+#[inline(always)]
 pub fn sincos(x: f32) -> (f32, f32) {
     // The quadrant, the integer nearest to x / (pi/2), appears in the low bits of `shifted` as well.
     let shifted = x * FRAC_2_PI + ROUND;
@@ -41,7 +41,7 @@ pub fn sincos(x: f32) -> (f32, f32) {
 }
 
 /// -v if bit 1 of `quadrant` is set, else v.
-#[inline]
+#[inline(always)]
 fn negate_if(v: f32, quadrant: u32) -> f32 {
     f32::from_bits(v.to_bits() ^ ((quadrant & 2) << 30))
 }

@@ -8,6 +8,7 @@ use crate::kernels::elementwise::{self, Act, Norm, Quantise, column_mut, place};
 use crate::kernels::layout::{groups, round_up};
 use crate::kernels::lora::{LoraSource, LoraTerm};
 use crate::kernels::panel::{Input, panel_stride};
+use crate::kernels::rope::Rope;
 use crate::kernels::{UNIT, embedding};
 use crate::math::{self, Sum16, flush};
 use crate::pairs::pairs;
@@ -209,37 +210,20 @@ impl<'m> Machine<'m> {
         Ok(())
     }
 
-    /// Rotates q and k: pairs (i, i + dim/2), each product rounded, results flushed.
+    /// Rotates q and k.
     pub(crate) fn rope(&self, state: &mut State<'_>, sweep: &Sweep) -> Result<u64, Error> {
         let n = sweep.columns as usize;
         let c = &self.model.config;
-        let (dim, half) = (c.head_dim as usize, c.rope_dim as usize / 2);
-        let freqs = self.model.inv_freq().ok_or(Error::Corrupt)?;
         let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
-        let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
-        for (i, f) in freqs.as_chunks::<4>().0.iter().enumerate() {
-            let f = f32::from_le_bytes(*f);
-            for (col, column) in columns.iter().enumerate() {
-                let (sin, cos) = math::sincos(column.pos as f32 * f);
-                for (first, heads) in [(0, c.heads as usize), (k_at, c.kv_heads as usize)] {
-                    for head in 0..heads {
-                        let lo_at = place(first + head * dim + i, n, col);
-                        let hi_at = place(first + head * dim + i + half, n, col);
-                        let (Some(&lo), Some(&hi)) =
-                            (state.output.get(lo_at), state.output.get(hi_at))
-                        else {
-                            return Err(Error::Corrupt);
-                        };
-                        if let Some(v) = state.output.get_mut(lo_at) {
-                            *v = flush(lo * cos - hi * sin);
-                        }
-                        if let Some(v) = state.output.get_mut(hi_at) {
-                            *v = flush(hi * cos + lo * sin);
-                        }
-                    }
-                }
-            }
-        }
+        let rotated = self.kernels.run(Rope {
+            columns: state.columns.get(..n).ok_or(Error::Corrupt)?,
+            freqs: self.model.inv_freq().ok_or(Error::Corrupt)?,
+            head_dim: c.head_dim as usize,
+            parts: [(0, c.heads as usize), (k_at, c.kv_heads as usize)],
+            values: state.output,
+        });
+        rotated.ok_or(Error::Corrupt)?;
+        let half = c.rope_dim as usize / 2;
         Ok((half * n * 4 * (c.heads + c.kv_heads) as usize) as u64)
     }
 
@@ -252,29 +236,29 @@ impl<'m> Machine<'m> {
     ) -> Result<u64, Error> {
         let n = sweep.columns as usize;
         let c = &self.model.config;
+        let kv = self.options.kv;
         let (dim, heads) = (c.head_dim as usize, c.kv_heads as usize);
-        let context = crate::session::arena::cache_positions(self.options);
+        let context = shape(self.model, self.options).context;
         let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
         let v_at = k_at + round_up(heads * dim, UNIT);
+        let from = |at: usize| state.output.get(at * n..).ok_or(Error::Corrupt);
+        let (k, v) = (from(k_at)?, from(v_at)?);
         let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
         for (col, column) in columns.iter().enumerate() {
             let pos = column.position();
             let [keys, values] = cache_ranges(self.model, self.options, layer, column.pass());
-            let value = |row: usize| state.output.get(place(row, n, col)).copied().unwrap_or(0.0);
             let keys = state.kv.get_mut(keys).ok_or(Error::Corrupt)?;
+            let mut from = elementwise::column(k, n, col).flatten();
             for head in 0..heads {
-                for d in 0..dim {
-                    let tile = head * (context / LANES) + pos / LANES;
-                    let index = (tile * dim + d) * LANES + pos % LANES;
-                    attention::store(keys, self.options.kv, index, value(k_at + head * dim + d));
-                }
+                let tile = head * (context / LANES) + pos / LANES;
+                let first = tile * dim * LANES + pos % LANES;
+                attention::store(keys, kv, first, LANES, from.by_ref().take(dim));
             }
             let values = state.kv.get_mut(values).ok_or(Error::Corrupt)?;
+            let mut from = elementwise::column(v, n, col).flatten();
             for head in 0..heads {
-                for d in 0..dim {
-                    let index = (head * context + pos) * dim + d;
-                    attention::store(values, self.options.kv, index, value(v_at + head * dim + d));
-                }
+                let first = (head * context + pos) * dim;
+                attention::store(values, kv, first, 1, from.by_ref().take(dim));
             }
         }
         Ok((2 * heads * dim * n) as u64)

@@ -24,6 +24,7 @@ use crate::kernels::float::{F16, F32};
 use crate::kernels::isa::Isa;
 use crate::kernels::log::{Operation, ran};
 use crate::math;
+use crate::pairs::pairs;
 use crate::session::Column;
 
 pub use crate::kernels::isa::LANES;
@@ -196,21 +197,29 @@ impl AttentionJob<'_> {
     }
 }
 
-/// Writes one position's keys or values into a layer's cache: the clamp, flush and rounding of
-/// ARITHMETIC.md, *Attention*, where it is f16.
-#[inline(always)]
-pub(crate) fn store(cache: &mut [u8], kv: KvType, index: usize, value: f32) {
-    match kv {
-        KvType::F32 => {
-            let at = index.saturating_mul(4);
-            if let Some(slot) = cache.get_mut(at..).and_then(|s| s.first_chunk_mut::<4>()) {
-                *slot = value.to_le_bytes();
+/// Writes one position's keys or values of a head into a layer's cache, `stride` apart from element `first` on: the
+/// clamp, flush and rounding of ARITHMETIC.md, *Attention*, where it is f16.
+pub(crate) fn store<'a>(
+    cache: &mut [u8],
+    kv: KvType,
+    first: usize,
+    stride: usize,
+    values: impl Iterator<Item = &'a f32>,
+) {
+    let cache = cache.get_mut(first.saturating_mul(kv.bytes())..);
+    let step = stride.saturating_mul(kv.bytes()).max(1);
+    let slots = cache.unwrap_or(&mut []).chunks_mut(step);
+    for (slot, value) in pairs(slots, values) {
+        match kv {
+            KvType::F32 => {
+                if let Some(slot) = slot.first_chunk_mut::<4>() {
+                    *slot = value.to_le_bytes();
+                }
             }
-        }
-        KvType::F16 => {
-            let at = index.saturating_mul(2);
-            if let Some(slot) = cache.get_mut(at..).and_then(|s| s.first_chunk_mut::<2>()) {
-                *slot = math::to_f16_cache(value).to_le_bytes();
+            KvType::F16 => {
+                if let Some(slot) = slot.first_chunk_mut::<2>() {
+                    *slot = math::to_f16_cache(*value).to_le_bytes();
+                }
             }
         }
     }
