@@ -247,7 +247,14 @@ impl<'b> BPanel<'b> {
     }
 
     /// The `n`th tile of `lanes` rows.
+    #[inline(always)]
     pub(crate) fn tile(&self, n: usize) -> Option<&'b [u8]> {
+        self.tiles(n, 1)
+    }
+
+    /// Tiles `n..n + count`.
+    #[inline(always)]
+    pub(crate) fn tiles(&self, n: usize, count: usize) -> Option<&'b [u8]> {
         let bytes = self
             .rank
             .saturating_mul(self.lanes)
@@ -256,7 +263,7 @@ impl<'b> BPanel<'b> {
         format::slice(
             self.data,
             head.saturating_add(n.saturating_mul(bytes)),
-            bytes,
+            count.saturating_mul(bytes),
         )
     }
 

@@ -7,7 +7,7 @@ use crate::kernels::float::{Element, F16, F32, gemv_float, one_column};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::Dtype;
 use crate::kernels::log::{Operation, ran};
-use crate::kernels::lora::{LoraTerm, add_deltas};
+use crate::kernels::lora::{self, LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn};
 use crate::kernels::{BLOCK, Kernels, UNIT};
 use core::slice;
@@ -263,6 +263,11 @@ impl<'a> LinearJob<'a> {
     ) {
         let mut acc: Acc = [[0.0; LANES]; BLOCK];
         let acc = acc.get_mut(..out.len()).unwrap_or(&mut []);
+        if let Some(term) = &self.term
+            && start == 0
+        {
+            lora::prefetch(isa, term, (number, unit), out.len() / n.max(1));
+        }
         gemv_units(isa, &part.weight, unit, block, acc);
         for (i, acc) in acc.chunks_mut(n.max(1)).enumerate() {
             if let Some(bias) = part.bias(isa, unit + i) {

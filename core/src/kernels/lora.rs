@@ -211,6 +211,29 @@ impl<'a> LoraAJob<'a> {
     }
 }
 
+/// Asks for the rows of B that [`add_deltas`] will read for `count` units from `unit` on of matrix `part`, so that they come
+/// while the base rows are computed.
+#[inline(always)]
+pub(crate) fn prefetch<I: Isa>(
+    isa: I,
+    term: &LoraTerm<'_>,
+    (part, unit): (usize, usize),
+    count: usize,
+) {
+    for (lora, s) in term.held.iter().zip(term.selected) {
+        if s.part as usize == part
+            && let Some(Lora { b, .. }) = lora
+            && let Some(tiles) = b.tiles(unit, count)
+        {
+            tiles
+                .as_chunks::<64>()
+                .0
+                .iter()
+                .for_each(|line| isa.prefetch(line, 0));
+        }
+    }
+}
+
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
 /// its value.

@@ -143,6 +143,7 @@ unsafe fn gemv_q8_r4k4_x86_avx2<const C: usize>(block: &Q8Block<'_, C>) -> [[f32
             // SAFETY: bounds: two of `count` steps, which sum to `block.steps`; a step is 16 bytes of vectors and 4 of
             //   each q. align: unaligned loads.
             unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD / 4).cast());
                 let w = _mm256_loadu_si256(vectors.cast());
                 let w_abs = _mm256_abs_epi8(w);
                 for (d, q) in d.iter_mut().zip(&mut q) {

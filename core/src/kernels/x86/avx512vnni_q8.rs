@@ -153,6 +153,7 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize>(block: &Q8Block<'_, C>) ->
             // SAFETY: bounds: the masks take `taken` of `count` steps, which sum to `block.steps` over the groups; a
             //   step is 16 bytes of vectors and 4 of each q. align: unaligned loads. Where x is 0, w does not matter.
             unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD / 4).cast());
                 let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
                 let w = _mm512_xor_si512(w, flip);
                 for (d, q) in d.iter_mut().zip(&mut q) {
