@@ -22,6 +22,8 @@ pub(crate) enum Need {
     File(&'static str, &'static str),
     /// SmolLM2, from a Python package.
     Smol,
+    /// Miri, with a nightly toolchain.
+    Miri,
 }
 
 impl Need {
@@ -33,6 +35,7 @@ impl Need {
         Need::Program("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu");
     /// llama.cpp's build.
     pub(crate) const CMAKE: Need = Need::Program("cmake", "cmake");
+    pub(crate) const QEMU_X86_64: Need = Need::Program("qemu-x86_64", "qemu-user");
     pub(crate) const QEMU_AARCH64: Need = Need::Program("qemu-aarch64", "qemu-user");
     /// For libFuzzer; the `cc` crate asks for this name.
     pub(crate) const CPP: Need = Need::Program("c++", "g++");
@@ -47,6 +50,11 @@ impl Need {
             Need::Program(p, _) => on_path(p).is_some(),
             Need::File(f, _) => Path::new(f).exists(),
             Need::Smol => smol::base(cx).exists(),
+            Need::Miri => {
+                let mut c = cx.command("rustup");
+                c.args(["run", "nightly", "cargo", "miri", "--version"]);
+                quiet(c)
+            }
         }
     }
 
@@ -58,6 +66,7 @@ impl Need {
             Need::Target(t) => Install::Target(t),
             Need::Program(_, package) | Need::File(_, package) => Install::Apt(package),
             Need::Smol => Install::Smol,
+            Need::Miri => Install::Nightly,
         }
     }
 }
@@ -68,6 +77,8 @@ enum Install {
     Target(&'static str),
     Apt(&'static str),
     Smol,
+    /// A nightly toolchain with what Miri needs.
+    Nightly,
 }
 
 /// The commands that install `needs`, each once, in the order in which they must run.
@@ -75,7 +86,7 @@ fn commands(cx: &Context, needs: &[Need]) -> Vec<Command> {
     let (mut components, mut targets, mut packages) = (vec![], vec![], vec![]);
     for n in needs {
         let (list, name) = match n.install() {
-            Install::Smol => continue,
+            Install::Smol | Install::Nightly => continue,
             Install::Component(c) => (&mut components, c),
             Install::Target(t) => (&mut targets, t),
             Install::Apt(p) => (&mut packages, p),
@@ -105,6 +116,10 @@ fn commands(cx: &Context, needs: &[Need]) -> Vec<Command> {
             &["install", "-y", "--no-install-recommends"],
             &packages,
         );
+    }
+    if needs.contains(&Need::Miri) {
+        let names = ["--profile", "minimal", "--component", "miri,rust-src"];
+        add("rustup", &["toolchain", "install", "nightly"], &names);
     }
     if needs.contains(&Need::Smol) {
         all.extend(smol::fetch(cx));

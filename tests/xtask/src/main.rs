@@ -1,11 +1,14 @@
 //! `cargo xtask`: the project's own commands. `cargo xtask --help` lists them.
 
+mod backends;
 mod blobs;
 mod context;
 mod cross;
 mod firmware;
 mod fuzz;
 mod install;
+mod instructions;
+mod miri;
 mod nopanic;
 mod peers;
 mod qemu;
@@ -14,6 +17,7 @@ mod scan;
 mod smol;
 mod steps;
 mod summary;
+mod unsafe_code;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
@@ -65,6 +69,8 @@ enum Command {
         )]
         input: Option<PathBuf>,
     },
+    /// Run Miri over the scalar core: its unit tests, and a small model from a file
+    Miri,
     /// Print a table of ARCHITECTURE.md: what q8 costs in quality, or what each routing costs
     Table {
         /// Which one
@@ -118,6 +124,7 @@ fn main() -> ExitCode {
         } => {
             return steps::test(&Context::new(full), install, &steps);
         }
+        Command::Miri => miri::run(&Context::new(false)),
         Command::Table { name } => smol::table(&Context::new(false), &name),
         Command::Peers { install, args } => peers::run(&Context::new(false), install, &args),
         Command::DemoBlob => blobs::pack_all(&Context::new(false)),

@@ -1,8 +1,9 @@
-//! What the compiler made of the core: no fused multiply-add, and how much code.
+//! What the compiler made of the core: no fused multiply-add, each kernel's instruction, and how much code.
 
 use crate::context::{Context, capture, stream};
 use crate::cross::{AARCH64, M4, X86_64};
 use crate::install::objdump;
+use crate::instructions;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,11 @@ pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
         ];
         let options = ["-Ccodegen-units=1", &cpu, &emit];
         stream(cx.cargo(build.iter().chain(&options)))?;
-        let found = fused(&disassembly(cx, &object)?);
+        let text = disassembly(cx, &object)?;
+        for line in instructions::check(target, &text)? {
+            println!("{line}");
+        }
+        let found = fused(&text);
         if let Some(f) = found.first() {
             return Err(format!(
                 "{target}: {} fused operations, the first: {f}",

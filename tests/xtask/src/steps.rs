@@ -3,7 +3,7 @@
 use crate::context::{Context, stream};
 use crate::install::{self, Need};
 use crate::summary::{Outcome, Row, exit_code, table};
-use crate::{cross, firmware, fuzz, nopanic, replay, scan, smol};
+use crate::{backends, cross, firmware, fuzz, miri, nopanic, replay, scan, smol, unsafe_code};
 use clap::builder::PossibleValuesParser;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -75,6 +75,13 @@ pub(crate) static STEPS: &[Step] = &[
         run: Run::Code(cross::default_binary_is_small),
     },
     Step {
+        name: "unsafe",
+        what: "it stands in the kernels, the mapping, the threads and the firmware's start only",
+        needs: &[],
+        when: When::Always,
+        run: Run::Code(unsafe_code::stands_where_it_may),
+    },
+    Step {
         name: "clippy",
         what: "no warning, on every crate and its target",
         needs: &[Need::Clippy, M0, M4],
@@ -123,7 +130,7 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "fma",
-        what: "no fused multiply-add in the core's objects: x86-64-v3, aarch64, thumbv7em",
+        what: "no fused multiply-add in the core's objects, and each kernel's instruction: x86-64, aarch64, thumbv7em",
         needs: &[X86_64, M4, AARCH64, Need::Objdump],
         when: When::Always,
         run: Run::Code(scan::no_fused_multiply_add),
@@ -134,6 +141,13 @@ pub(crate) static STEPS: &[Step] = &[
         needs: &[M0, M4],
         when: When::Always,
         run: Run::Code(nopanic::links),
+    },
+    Step {
+        name: "backends",
+        what: "one hash over backends, layouts, columns and threads; each kernel ran; CPUs without AVX-512, AVX2",
+        needs: &[Need::QEMU_X86_64],
+        when: When::Always,
+        run: Run::Code(backends::step),
     },
     Step {
         name: "aarch64",
@@ -148,6 +162,13 @@ pub(crate) static STEPS: &[Step] = &[
         needs: &[Need::Smol],
         when: When::Always,
         run: Run::Code(smol::step),
+    },
+    Step {
+        name: "smol-cpu",
+        what: "four layers of it have one hash over backends, columns and threads",
+        needs: &[Need::Smol],
+        when: When::Always,
+        run: Run::Code(backends::smol),
     },
     Step {
         name: "smol-arm",
@@ -182,6 +203,13 @@ pub(crate) static STEPS: &[Step] = &[
         needs: &[M4, Need::QEMU_ARM],
         when: When::Always,
         run: Run::Code(replay::step),
+    },
+    Step {
+        name: "miri",
+        what: "no undefined behaviour in the scalar core: its unit tests, and a small model from a file",
+        needs: &[Need::Miri],
+        when: When::Full,
+        run: Run::Code(miri::run),
     },
     Step {
         name: "fuzz",

@@ -1,0 +1,91 @@
+//! One hash over the backends of this CPU, and of CPUs that have fewer.
+
+use crate::context::{Context, capture, stream};
+use crate::cross::first_difference;
+use crate::smol;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What small CPUs run: the demo as it is packed for Linux.
+const SMALL: &str = "intent-q8-q8-64.linux";
+
+/// Emulated x86 CPUs, and the backends that they must have and no others.
+const CPUS: [(&str, &str); 2] = [("Nehalem", "scalar"), ("Haswell", "avx2 scalar")];
+
+/// `tests/parity`'s `hashes`, built for this machine.
+fn tool(cx: &Context) -> Result<PathBuf, String> {
+    let build = "build --release --manifest-path tests/parity/Cargo.toml --bin hashes";
+    stream(cx.cargo(build.split(' ')))?;
+    Ok(cx.built("release", "hashes"))
+}
+
+/// A folder of model files in every layout, made anew.
+pub(crate) fn files(cx: &Context) -> Result<PathBuf, String> {
+    let tool = tool(cx)?;
+    let dir = cx.target.join("hashes-layouts");
+    let _ = std::fs::remove_dir_all(&dir);
+    let mut pack = cx.command(&tool);
+    pack.arg("--prepare-layouts").arg(&dir);
+    stream(pack)?;
+    Ok(dir)
+}
+
+/// Every backend, layout, number of columns and threads has one hash; every kernel runs; a CPU that lacks a
+/// feature never runs its kernel.
+pub(crate) fn step(cx: &Context) -> Result<(), String> {
+    let dir = files(cx)?;
+    let tool = cx.built("release", "hashes");
+    print!("{}", run(cx.command(&tool), &dir, None)?);
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(());
+    }
+    let native = hashes(&run(cx.command(&tool), &dir, Some(SMALL))?);
+    for (cpu, backends) in CPUS {
+        let mut c = cx.command("qemu-x86_64");
+        c.args(["-cpu", cpu]).arg(&tool);
+        let emulated = run(c, &dir, Some(SMALL))?;
+        let first = emulated.lines().next().unwrap_or_default();
+        if first != format!("backends: {backends}") {
+            return Err(format!("-cpu {cpu} must have {backends}, not {first}"));
+        }
+        if let Some((n, e)) = first_difference(&native, &hashes(&emulated)) {
+            return Err(format!("-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"));
+        }
+        println!("qemu-x86_64 -cpu {cpu}: {first}, the native hashes");
+    }
+    Ok(())
+}
+
+/// The same of SmolLM2 cut to four layers.
+pub(crate) fn smol(cx: &Context) -> Result<(), String> {
+    let tool = tool(cx)?;
+    let dir = cx.target.join("hashes-smol-backends");
+    let _ = std::fs::remove_dir_all(&dir);
+    let mut pack = cx.command(&tool);
+    pack.arg("--prepare-smol")
+        .arg(&dir)
+        .env(smol::BASE, smol::base(cx));
+    stream(pack)?;
+    print!("{}", run(cx.command(&tool), &dir, Some("smol-cut"))?);
+    Ok(())
+}
+
+fn run(mut tool: Command, dir: &Path, name: Option<&str>) -> Result<String, String> {
+    tool.arg("--backends").arg(dir).args(name);
+    capture(tool)
+}
+
+/// The lines with hashes, which do not depend on the CPU.
+fn hashes(output: &str) -> String {
+    let lines = output.lines().skip(1).filter(|l| !l.starts_with(' '));
+    lines.map(|l| format!("{l}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn hashes_only() {
+        let output = "backends: avx2 scalar\nm F32 01\n  avx2\n    mix mix_avx2\n";
+        assert_eq!(super::hashes(output), "m F32 01\n");
+    }
+}

@@ -1,0 +1,133 @@
+//! Kernels hold the instruction that they are named after, and none that belongs to a larger CPU.
+
+use crate::cross::{AARCH64, M4, X86_64};
+
+/// What must stand in every function of a kernel, and what must not.
+struct Kernel {
+    target: &'static str,
+    name: &'static str,
+    has: &'static str,
+    lacks: &'static [&'static str],
+}
+
+const KERNELS: [Kernel; 11] = [
+    kernel(X86_64, "gemv_q8_r16k4_x86_avx512vnni", "vpdpbusd", &[]),
+    kernel(X86_64, "gemv_q8_r4k4_x86_avx512vnni", "vpdpbusd", &[]),
+    kernel(
+        X86_64,
+        "gemv_q8_r16k4_x86_avx2",
+        "vpmaddubsw",
+        &["vpdpbusd", "zmm"],
+    ),
+    kernel(
+        X86_64,
+        "gemv_q8_r4k4_x86_avx2",
+        "vpmaddubsw",
+        &["vpdpbusd", "zmm"],
+    ),
+    kernel(AARCH64, "gemv_q8_r16k4_neon", "smull", &["sdot", "smmla"]),
+    kernel(AARCH64, "gemv_q8_r4k4_neon", "smull", &["sdot", "smmla"]),
+    kernel(AARCH64, "gemv_q8_r16k4_neon_dotprod", "sdot", &["smmla"]),
+    kernel(AARCH64, "gemv_q8_r4k4_neon_dotprod", "sdot", &["smmla"]),
+    kernel(AARCH64, "gemv_q8_r16k4_neon_i8mm", "smmla", &[]),
+    kernel(AARCH64, "gemv_q8_r4k4_neon_i8mm", "smmla", &[]),
+    kernel(M4, "gemv_q8_m4_cortex_m_smlad", "smlad", &[]),
+];
+
+const fn kernel(
+    target: &'static str,
+    name: &'static str,
+    has: &'static str,
+    lacks: &'static [&'static str],
+) -> Kernel {
+    Kernel {
+        target,
+        name,
+        has,
+        lacks,
+    }
+}
+
+/// Checks the kernels of a target in the disassembly of its core. Returns a line for each.
+pub(crate) fn check(target: &str, disassembly: &str) -> Result<Vec<String>, String> {
+    KERNELS
+        .iter()
+        .filter(|k| k.target == target)
+        .map(|k| k.check(disassembly))
+        .collect()
+}
+
+impl Kernel {
+    fn check(&self, disassembly: &str) -> Result<String, String> {
+        let (name, has) = (self.name, self.has);
+        let found = functions(disassembly, name);
+        if found.is_empty() {
+            return Err(format!("{name}: there is no such function"));
+        }
+        // A function for one column may leave the instruction for several to a wider one.
+        let holding = found.iter().filter(|lines| holds(lines, has)).count();
+        if holding == 0 {
+            return Err(format!("{name}: no {has} in {} functions", found.len()));
+        }
+        match self
+            .lacks
+            .iter()
+            .find(|l| found.iter().any(|f| holds(f, l)))
+        {
+            Some(other) => Err(format!("{name}: {other} in it")),
+            None => Ok(format!(
+                "{name}: {has} in {holding} of {} functions",
+                found.len()
+            )),
+        }
+    }
+}
+
+fn holds(lines: &[&str], word: &str) -> bool {
+    lines.iter().any(|l| l.contains(word))
+}
+
+/// The lines of each function whose name is `name`, with its parameters or without.
+fn functions<'a>(disassembly: &'a str, name: &str) -> Vec<Vec<&'a str>> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut inside = false;
+    for line in disassembly.lines() {
+        if let Some(head) = line.strip_suffix(">:") {
+            let after = head.find(name).map(|at| &head[at + name.len()..]);
+            // `_neon` is not `_neon_dotprod`.
+            inside =
+                after.is_some_and(|a| !a.starts_with(|c: char| c == '_' || c.is_alphanumeric()));
+            if inside {
+                found.push(Vec::new());
+            }
+        } else if inside && let Some(lines) = found.last_mut() {
+            lines.push(line);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "
+0000 <pleach::kernels::neon::smull::gemv_q8_r16k4_neon::<1>>:
+   0: smull v0.8h, v1.8b, v2.8b
+0010 <pleach::kernels::neon::dotprod::gemv_q8_r16k4_neon_dotprod::<1>>:
+   10: sdot v0.4s, v1.16b, v2.4b[0]
+0020 <pleach::kernels::neon::dotprod::gemv_q8_r16k4_neon_dotprod::<2>>:
+   20: ret
+";
+
+    #[test]
+    fn finds_what_a_function_holds() {
+        let k = |name, has, lacks| kernel(AARCH64, name, has, lacks).check(TEXT);
+        assert!(k("gemv_q8_r16k4_neon", "smull", &["sdot"]).is_ok());
+        let line = k("gemv_q8_r16k4_neon_dotprod", "sdot", &[]).unwrap();
+        assert!(line.ends_with("1 of 2 functions"), "{line}");
+        assert!(k("gemv_q8_r16k4_neon", "sdot", &[]).is_err());
+        assert!(k("gemv_q8_r16k4_neon_dotprod", "sdot", &["ret"]).is_err());
+        assert!(k("gemv_q8_r4k4_neon", "smull", &[]).is_err());
+    }
+}
