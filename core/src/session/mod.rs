@@ -20,6 +20,8 @@ mod sweep;
 
 pub use arena::{ARENA_PARTS, ArenaPart};
 pub(crate) use column::Column;
+#[cfg(test)]
+pub(crate) use column::Gates;
 pub use cost::{Cost, CostRange};
 pub use guess::Guess;
 pub use log::ScalingsLog;

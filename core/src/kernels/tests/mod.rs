@@ -8,7 +8,9 @@
 //! * [`rows`]: rows of every dtype and layout, as base matrices and as A panels.
 //! * [`linear`]: the drivers: many columns, bias, experts, residual.
 //! * [`columns`]: norm, activation, quantised panel.
+//! * [`attention`]: scores, softmax, mix, also against their definition.
 
+mod attention;
 mod columns;
 mod guard;
 mod lanes;
