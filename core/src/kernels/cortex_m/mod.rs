@@ -45,6 +45,7 @@ impl Isa for CortexM {
 
     const EXPANDS: bool = true;
     const RANGES: usize = BLOCK;
+    const QUERIES: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Array {

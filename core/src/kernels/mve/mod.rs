@@ -43,6 +43,7 @@ impl Isa for Mve {
     type Lanes = Array;
 
     const RANGES: usize = BLOCK;
+    const QUERIES: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Array {

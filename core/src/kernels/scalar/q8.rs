@@ -16,6 +16,10 @@ pub(crate) fn gemv_q8_scalar(
     acc: &mut [[f32; LANES]],
 ) {
     match tile.layout {
+        // Flash is scarce where these are other targets' layouts.
+        Layout::R16K4 | Layout::R4K4 if cfg!(target_os = "none") => {
+            decoded(tile, columns, lane, acc);
+        }
         Layout::R16K4 => interleaved::<16>(tile, columns, lane, acc),
         Layout::R4K4 => interleaved::<4>(tile, columns, lane, acc),
         Layout::Rows => interleaved::<1>(tile, columns, lane, acc),
