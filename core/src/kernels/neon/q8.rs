@@ -224,8 +224,8 @@ pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
     // SAFETY: cpu: the caller.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; C];
     let (mut g, mut steps) = (0, block.steps);
-    if C == 1 && block.group_steps == USUAL {
-        // The loops of a group unroll.
+    if (C == 1 || C == 4) && block.group_steps == USUAL {
+        // What depends on the length of a group is known.
         while steps >= USUAL {
             let at = (&mut w, &mut scales);
             // SAFETY: the caller. bounds: so many steps are left.
