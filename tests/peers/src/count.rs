@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::llama::{Isa, Llama, emulated};
 use crate::machine::{folder, target};
-use crate::peer::command;
+use crate::wire::command;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,7 @@ pub fn pleach() -> Result<PathBuf> {
         "build",
         "--release",
         "--locked",
+        "--no-default-features",
         "--bin",
         "pleach-peer",
         "--target",
@@ -102,6 +103,11 @@ impl Counted<'_> {
         }
     }
 
+    fn name(&self) -> String {
+        let name = self.program.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// Runs these commands.
     pub fn run(&self, commands: &[String]) -> Result<Count> {
         let options = [PLUGIN.to_owned(), self.plugin.display().to_string()];
@@ -149,6 +155,7 @@ impl Counted<'_> {
                 command("tokens", tokens),
             ])
         };
+        eprintln!("{}: {}, tokens", self.isa.name(), self.name());
         let (short, long) = (run(&tokens[..32])?, run(tokens)?);
         let more = long.instructions - short.instructions;
         Ok((more as f64 / 32.0, long))
@@ -156,6 +163,7 @@ impl Counted<'_> {
 
     /// Instructions of a prompt: those of computing it twice less those of once.
     pub fn prompt(&self, prompt: &[u32]) -> Result<f64> {
+        eprintln!("{}: {}, a prompt", self.isa.name(), self.name());
         let command = command("prompt", prompt);
         let once = self.run(&["threads 1".into(), command.clone()])?;
         let twice = self.run(&["threads 1".into(), command.clone(), command])?;

@@ -13,15 +13,24 @@
 //! | [`machine`] | what this machine is |
 //! | [`series`] | medians, bars |
 //! | [`count`] | instructions, by an emulator |
+//! | [`wire`] | commands as lines |
 
+#[cfg(feature = "commands")]
 pub mod count;
+#[cfg(feature = "commands")]
 pub mod llama;
+#[cfg(feature = "commands")]
 pub mod machine;
+#[cfg(feature = "commands")]
 pub mod models;
 pub mod ours;
+#[cfg(feature = "commands")]
 pub mod peer;
+#[cfg(feature = "commands")]
 pub mod read;
+#[cfg(feature = "commands")]
 pub mod series;
+pub mod wire;
 
 /// A cause, and on further lines what to do.
 pub type Result<T> = std::result::Result<T, String>;

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::llama::Llama;
+use crate::wire::command;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -112,20 +113,6 @@ impl Drop for Peer {
     }
 }
 
-/// A command with token ids, as one line.
-pub fn command(name: &str, tokens: &[u32]) -> String {
-    let ids = tokens.iter().map(|t| format!(" {t}"));
-    name.to_owned() + &ids.collect::<String>()
-}
-
-/// A line as name and token ids.
-pub fn command_of(line: &str) -> Result<(&str, Vec<u32>)> {
-    let mut words = line.split_ascii_whitespace();
-    let name = words.next().unwrap_or("");
-    let ids = words.map(|w| w.parse().map_err(|e| format!("{w}: {e}")));
-    Ok((name, ids.collect::<Result<_>>()?))
-}
-
 fn answer(line: &str) -> Result<Answer> {
     let refused = || format!("the peer says {line:?}");
     let mut words = line.strip_prefix("ok ").ok_or_else(refused)?.split(' ');
@@ -147,9 +134,5 @@ mod tests {
         assert_eq!((a.seconds, a.ids), (0.25, vec![7, 8]));
         assert!(answer("error llama_decode failed").is_err());
         assert!(answer("ok").is_err());
-        let line = command("tokens", &[1, 2]);
-        assert_eq!(line, "tokens 1 2");
-        assert_eq!(command_of(&line), Ok(("tokens", vec![1, 2])));
-        assert!(command_of("tokens x").is_err());
     }
 }

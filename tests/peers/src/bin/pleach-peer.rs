@@ -2,7 +2,7 @@
 
 use peers::Result;
 use peers::ours::{Ours, executor, options};
-use peers::peer::command_of;
+use peers::wire::command_of;
 use pleach::Model;
 use pleach_linux::{Arena, ModelFile};
 use std::io::{Write, stdin, stdout};
