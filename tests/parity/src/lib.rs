@@ -18,11 +18,13 @@
 
 pub mod adversarial;
 pub mod answer;
+#[cfg(feature = "kernel-log")]
 pub mod backends;
 pub mod cut;
 pub mod drive;
 pub mod fixture;
 pub mod hostile;
+#[cfg(feature = "kernel-log")]
 pub mod lockstep;
 pub mod memory;
 pub mod mode;

@@ -169,6 +169,9 @@ mod x86 {
     use super::{AHEAD, LINE, Line};
     use std::arch::x86_64::*;
 
+    /// Accumulators, so that none waits for the one before.
+    const LANES: usize = 8;
+
     /// Asks for the line that is `AHEAD` bytes further.
     #[inline(always)]
     #[allow(unsafe_code)]
@@ -178,23 +181,46 @@ mod x86 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) }
     }
 
-    /// Accumulators of a stream: eight in all, so that none waits for the one before.
-    const fn lanes(streams: usize) -> usize {
-        if streams == 1 { 8 } else { 2 }
+    /// The lines of one step, the streams in turn. They have one length.
+    #[inline(always)]
+    fn step<'l, const S: usize, const P: bool>(
+        streams: &[&'l [Line]; S],
+        at: usize,
+    ) -> [&'l Line; LANES] {
+        std::array::from_fn(|i| {
+            let line = &streams[i % S][at + i / S];
+            if P {
+                prefetch(line);
+            }
+            line
+        })
+    }
+
+    /// Where the steps end, and the lines after that.
+    #[inline(always)]
+    fn whole<const S: usize>(streams: &[&[Line]; S]) -> usize {
+        let len = streams[0].len();
+        len - len % (LANES / S)
     }
 
     #[target_feature(enable = "avx512f")]
     #[allow(unsafe_code)]
     pub(super) fn walk_avx512<const S: usize, const P: bool>(streams: [&[Line]; S]) -> u64 {
-        let mut sums = [[_mm512_setzero_si512(); 8]; S];
-        each::<S, P>(streams, |stream, lane, line| {
-            // SAFETY: bounds and init: a line is 64 bytes. align: `Line` is aligned to 64.
-            let v = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
-            sums[stream][lane] = _mm512_xor_si512(sums[stream][lane], v);
-        });
-        let mut all = _mm512_setzero_si512();
-        for sum in sums.iter().flatten() {
-            all = _mm512_xor_si512(all, *sum);
+        // SAFETY: bounds and init: a line is 64 bytes. align: `Line` is aligned to 64.
+        let load = |line: &Line| unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
+        let whole = whole(&streams);
+        let mut sums = [_mm512_setzero_si512(); LANES];
+        for at in (0..whole).step_by(LANES / S) {
+            let lines = step::<S, P>(&streams, at);
+            sums = std::array::from_fn(|i| _mm512_xor_si512(sums[i], load(lines[i])));
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        let (a, b) = (_mm512_xor_si512(a, b), _mm512_xor_si512(c, d));
+        let (c, d) = (_mm512_xor_si512(e, f), _mm512_xor_si512(g, h));
+        let (a, b) = (_mm512_xor_si512(a, b), _mm512_xor_si512(c, d));
+        let mut all = _mm512_xor_si512(a, b);
+        for line in streams.iter().flat_map(|s| &s[whole..]) {
+            all = _mm512_xor_si512(all, load(line));
         }
         let mut words = [0u64; 8];
         // SAFETY: bounds: 64 bytes. align: unaligned store. alias: `words` is ours.
@@ -202,50 +228,33 @@ mod x86 {
         words.iter().fold(0, |a, b| a ^ b)
     }
 
+    /// The same in halves of lines.
     #[target_feature(enable = "avx2")]
     #[allow(unsafe_code)]
     pub(super) fn walk_avx2<const S: usize, const P: bool>(streams: [&[Line]; S]) -> u64 {
-        let mut sums = [[_mm256_setzero_si256(); 8]; S];
-        each::<S, P>(streams, |stream, lane, line| {
-            for half in line.0.as_chunks::<{ LINE / 2 }>().0 {
-                // SAFETY: bounds and init: half a line is 32 bytes. align: unaligned load.
-                let v = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
-                sums[stream][lane] = _mm256_xor_si256(sums[stream][lane], v);
-            }
-        });
-        let mut all = _mm256_setzero_si256();
-        for sum in sums.iter().flatten() {
-            all = _mm256_xor_si256(all, *sum);
+        let load = |line: &Line| {
+            let [a, b] = [0, LINE / 2].map(|at| line.0.as_ptr().wrapping_add(at));
+            // SAFETY: bounds and init: both halves of a line of 64 bytes. align: unaligned loads.
+            unsafe { _mm256_xor_si256(_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast())) }
+        };
+        let whole = whole(&streams);
+        let mut sums = [_mm256_setzero_si256(); LANES];
+        for at in (0..whole).step_by(LANES / S) {
+            let lines = step::<S, P>(&streams, at);
+            sums = std::array::from_fn(|i| _mm256_xor_si256(sums[i], load(lines[i])));
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        let (a, b) = (_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
+        let (c, d) = (_mm256_xor_si256(e, f), _mm256_xor_si256(g, h));
+        let (a, b) = (_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
+        let mut all = _mm256_xor_si256(a, b);
+        for line in streams.iter().flat_map(|s| &s[whole..]) {
+            all = _mm256_xor_si256(all, load(line));
         }
         let mut words = [0u64; 4];
         // SAFETY: bounds: 32 bytes. align: unaligned store. alias: `words` is ours.
         unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), all) };
         words.iter().fold(0, |a, b| a ^ b)
-    }
-
-    /// Calls `take` with stream, accumulator and line, for each line, the streams side by side.
-    #[inline(always)]
-    fn each<const S: usize, const P: bool>(
-        streams: [&[Line]; S],
-        mut take: impl FnMut(usize, usize, &Line),
-    ) {
-        let lanes = lanes(S);
-        let len = streams.iter().map(|s| s.len()).min().unwrap_or(0);
-        let streams = streams.map(|s| &s[..len]);
-        let whole = len - len % lanes;
-        for at in (0..whole).step_by(lanes) {
-            for (n, stream) in streams.iter().enumerate() {
-                for (lane, line) in stream[at..at + lanes].iter().enumerate() {
-                    if P {
-                        prefetch(line);
-                    }
-                    take(n, lane, line);
-                }
-            }
-        }
-        for (n, stream) in streams.iter().enumerate() {
-            stream[whole..].iter().for_each(|line| take(n, 0, line));
-        }
     }
 }
 

@@ -97,6 +97,7 @@ pub(crate) static STEPS: &[Step] = &[
             "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
             "clippy --manifest-path tests/cross/nopanic/Cargo.toml --target thumbv6m-none-eabi -- -D warnings",
             "clippy --manifest-path tests/cross/replay/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+            "clippy --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings",
         ]),
     },
     Step {
