@@ -1,7 +1,7 @@
 //! One hash over the backends of this CPU, and of CPUs that have fewer.
 
 use crate::context::{Context, capture, stream};
-use crate::cross::first_difference;
+use crate::cross::{AARCH64, first_difference};
 use crate::smol;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,14 @@ const SMALL: &str = "intent-q8-q8-64.linux";
 
 /// Emulated x86 CPUs, and the backends that they must have and no others.
 const CPUS: [(&str, &str); 2] = [("Nehalem", "scalar"), ("Haswell", "avx2 scalar")];
+
+/// The same of aarch64: Pi 3, Pi 4, Pi 5 and Orin, all that QEMU has.
+const ARM: [(&str, &str); 4] = [
+    ("cortex-a53", "neon scalar"),
+    ("cortex-a72", "neon scalar"),
+    ("cortex-a76", "dotprod neon scalar"),
+    ("max", "i8mm dotprod neon scalar"),
+];
 
 /// `tests/parity`'s `hashes`, built for this machine.
 fn tool(cx: &Context) -> Result<PathBuf, String> {
@@ -43,16 +51,41 @@ pub(crate) fn step(cx: &Context) -> Result<(), String> {
     for (cpu, backends) in CPUS {
         let mut c = cx.command("qemu-x86_64");
         c.args(["-cpu", cpu]).arg(&tool);
-        let emulated = run(c, &dir, Some(SMALL))?;
-        let first = emulated.lines().next().unwrap_or_default();
-        if first != format!("backends: {backends}") {
-            return Err(format!("-cpu {cpu} must have {backends}, not {first}"));
-        }
-        if let Some((n, e)) = first_difference(&native, &hashes(&emulated)) {
-            return Err(format!("-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"));
-        }
-        println!("qemu-x86_64 -cpu {cpu}: {first}, the native hashes");
+        emulated(c, &dir, &native, (cpu, backends))?;
     }
+    Ok(())
+}
+
+/// The same under qemu-aarch64, whose `hashes` was built.
+pub(crate) fn arm(cx: &Context) -> Result<(), String> {
+    let dir = files(cx)?;
+    let tool = cx.built("release", "hashes");
+    let native = hashes(&run(cx.command(&tool), &dir, Some(SMALL))?);
+    for (cpu, backends) in ARM {
+        let mut c = cx.command("qemu-aarch64");
+        c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
+            .arg(cx.built(&format!("{AARCH64}/release"), "hashes"));
+        emulated(c, &dir, &native, (cpu, backends))?;
+    }
+    Ok(())
+}
+
+/// Runs an emulated CPU: it must have these backends, and the native hashes.
+fn emulated(
+    tool: Command,
+    dir: &Path,
+    native: &str,
+    (cpu, backends): (&str, &str),
+) -> Result<(), String> {
+    let emulated = run(tool, dir, Some(SMALL))?;
+    let first = emulated.lines().next().unwrap_or_default();
+    if first != format!("backends: {backends}") {
+        return Err(format!("-cpu {cpu} must have {backends}, not {first}"));
+    }
+    if let Some((n, e)) = first_difference(native, &hashes(&emulated)) {
+        return Err(format!("-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"));
+    }
+    println!("-cpu {cpu}: {first}, the native hashes");
     Ok(())
 }
 

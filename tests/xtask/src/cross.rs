@@ -1,5 +1,6 @@
 //! Other targets: the core builds, and an emulated aarch64 gives the native bits.
 
+use crate::backends;
 use crate::context::{Context, capture, shown, stream};
 use crate::smol;
 use std::io::Write;
@@ -12,7 +13,7 @@ pub(crate) const RV32: &str = "riscv32imac-unknown-none-elf";
 pub(crate) const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Pi 3 and 4; Pi 5 and Orin (dotprod, fp16); everything that QEMU has (i8mm).
-const CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
+const CPUS: [&str; 4] = ["cortex-a53", "cortex-a72", "cortex-a76", "max"];
 
 /// The core for each target: without features, with the default ones, with all that the target allows
 /// (`std` needs an operating system).
@@ -107,7 +108,8 @@ pub(crate) fn demo(cx: &Context) -> Result<(), String> {
 
 /// `tests/parity`'s `hashes` prints a hash per blob and mode; each emulated CPU must print the same.
 pub(crate) fn hashes(cx: &Context) -> Result<(), String> {
-    same_hashes(cx, "hashes", "--prepare", None, &CPUS)
+    same_hashes(cx, "hashes", "--prepare", None, &CPUS)?;
+    backends::arm(cx)
 }
 
 /// The same of SmolLM2, cut to four layers: 32 tokens drawn with a seed.

@@ -152,7 +152,7 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "aarch64",
-        what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a76, max) are the native ones",
+        what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a72, a76, max) are the native ones, on the backends that each CPU must have",
         needs: AARCH64_RUNS,
         when: When::Always,
         run: Run::Code(cross::hashes),
