@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 
 pub(crate) const X86_64: &str = "x86_64-unknown-linux-gnu";
 pub(crate) const M0: &str = "thumbv6m-none-eabi";
+pub(crate) const M3: &str = "thumbv7m-none-eabi";
 pub(crate) const M4: &str = "thumbv7em-none-eabihf";
+/// With `-Ctarget-cpu=cortex-m55`.
+pub(crate) const M55: &str = "thumbv8m.main-none-eabihf";
 pub(crate) const RV32: &str = "riscv32imac-unknown-none-elf";
 pub(crate) const AARCH64: &str = "aarch64-unknown-linux-gnu";
 

@@ -40,6 +40,7 @@ impl Need {
     /// For libFuzzer; the `cc` crate asks for this name.
     pub(crate) const CPP: Need = Need::Program("c++", "g++");
     pub(crate) const QEMU_ARM: Need = Need::Program("qemu-system-arm", "qemu-system-arm");
+    pub(crate) const QEMU_RISCV: Need = Need::Program("qemu-system-riscv32", "qemu-system-misc");
 
     pub(crate) fn present(self, cx: &Context) -> bool {
         match self {

@@ -1,6 +1,6 @@
 //! Kernels hold the instruction that they are named after, and none that belongs to a larger CPU.
 
-use crate::cross::{AARCH64, M4, X86_64};
+use crate::cross::{AARCH64, M4, M55, X86_64};
 
 /// What must stand in every function of a kernel, and what must not.
 struct Kernel {
@@ -10,7 +10,7 @@ struct Kernel {
     lacks: &'static [&'static str],
 }
 
-const KERNELS: [Kernel; 11] = [
+const KERNELS: [Kernel; 12] = [
     kernel(X86_64, "gemv_q8_r16k4_x86_avx512vnni", "vpdpbusd", &[]),
     kernel(X86_64, "gemv_q8_r4k4_x86_avx512vnni", "vpdpbusd", &[]),
     kernel(
@@ -32,6 +32,7 @@ const KERNELS: [Kernel; 11] = [
     kernel(AARCH64, "gemv_q8_r16k4_neon_i8mm", "smmla", &[]),
     kernel(AARCH64, "gemv_q8_r4k4_neon_i8mm", "smmla", &[]),
     kernel(M4, "gemv_q8_m4_cortex_m_smlad", "smlad", &[]),
+    kernel(M55, "gemv_q8_r4k16_mve_vmladav", "vmladav", &[]),
 ];
 
 const fn kernel(

@@ -8,6 +8,7 @@ mod firmware;
 mod fuzz;
 mod install;
 mod instructions;
+mod kernels;
 mod miri;
 mod nopanic;
 mod peers;

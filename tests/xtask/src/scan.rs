@@ -1,7 +1,7 @@
 //! What the compiler made of the core: no fused multiply-add, each kernel's instruction, and how much code.
 
 use crate::context::{Context, capture, stream};
-use crate::cross::{AARCH64, M4, X86_64};
+use crate::cross::{AARCH64, M4, M55, X86_64};
 use crate::install::objdump;
 use crate::instructions;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 /// The targets that have such an instruction: with the CPU that gives it to the compiler, and one for the
 /// control.
-const TARGETS: [(&str, &str, &str); 3] = [
+const TARGETS: [(&str, &str, &str); 4] = [
     (X86_64, "x86-64-v3", "vfmadd213ss xmm0, xmm1, xmm2"),
     (AARCH64, "generic", "fmadd s0, s0, s1, s2"),
     (M4, "cortex-m4", "vfma.f32 s0, s1, s2"),
+    (M55, "cortex-m55", "vfma.f32 s0, s1, s2"),
 ];
 
 /// A function that calls `fmaf`, to which the instruction is added: the scan must find both.
@@ -41,7 +42,12 @@ pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
             "--",
         ];
         let options = ["-Ccodegen-units=1", &cpu, &emit];
-        stream(cx.cargo(build.iter().chain(&options)))?;
+        let mut c = cx.cargo(build.iter().chain(&options));
+        if target == M55 {
+            // Where the core's build script sees it too.
+            c.env("CARGO_ENCODED_RUSTFLAGS", &cpu);
+        }
+        stream(c)?;
         let text = disassembly(cx, &object)?;
         for line in instructions::check(target, &text)? {
             println!("{line}");

@@ -3,7 +3,9 @@
 use crate::context::{Context, stream};
 use crate::install::{self, Need};
 use crate::summary::{Outcome, Row, exit_code, table};
-use crate::{backends, cross, firmware, fuzz, miri, nopanic, replay, scan, smol, unsafe_code};
+use crate::{
+    backends, cross, firmware, fuzz, kernels, miri, nopanic, replay, scan, smol, unsafe_code,
+};
 use clap::builder::PossibleValuesParser;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -38,7 +40,9 @@ pub(crate) enum Run {
 
 const X86_64: Need = Need::Target(cross::X86_64);
 const M0: Need = Need::Target(cross::M0);
+const M3: Need = Need::Target(cross::M3);
 const M4: Need = Need::Target(cross::M4);
+const M55: Need = Need::Target(cross::M55);
 const RV32: Need = Need::Target(cross::RV32);
 const AARCH64: Need = Need::Target(cross::AARCH64);
 
@@ -63,6 +67,7 @@ pub(crate) static STEPS: &[Step] = &[
             "fmt --manifest-path examples/intent/Cargo.toml --check",
             "fmt --manifest-path tests/cross/nopanic/Cargo.toml --check",
             "fmt --manifest-path tests/cross/replay/Cargo.toml --check",
+            "fmt --manifest-path tests/cross/kernels/Cargo.toml --check",
             "fmt --manifest-path tests/fuzz/Cargo.toml --check",
             "fmt --manifest-path tests/peers/Cargo.toml --check",
         ]),
@@ -98,6 +103,8 @@ pub(crate) static STEPS: &[Step] = &[
             "clippy --manifest-path tests/cross/nopanic/Cargo.toml --target thumbv6m-none-eabi -- -D warnings",
             "clippy --manifest-path tests/cross/replay/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
             "clippy --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings",
+            "clippy --manifest-path tests/cross/kernels/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+            "clippy -p pleach --target thumbv7em-none-eabihf -- -D warnings",
         ]),
     },
     Step {
@@ -131,8 +138,8 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "fma",
-        what: "no fused multiply-add in the core's objects, and each kernel's instruction: x86-64, aarch64, thumbv7em",
-        needs: &[X86_64, M4, AARCH64, Need::Objdump],
+        what: "no fused multiply-add in the core's objects, and each kernel's instruction: x86-64, aarch64, Cortex-M4F, M55",
+        needs: &[X86_64, M4, M55, AARCH64, Need::Objdump],
         when: When::Always,
         run: Run::Code(scan::no_fused_multiply_add),
     },
@@ -197,6 +204,22 @@ pub(crate) static STEPS: &[Step] = &[
         needs: &[M4, Need::QEMU_ARM],
         when: When::Always,
         run: Run::Code(firmware::step),
+    },
+    Step {
+        name: "kernels",
+        what: "kernels on Cortex-M4F, M55, M3, M0 and RV32: the bits, and instructions per multiply-accumulate",
+        needs: &[
+            M0,
+            M3,
+            M4,
+            M55,
+            RV32,
+            Need::QEMU_ARM,
+            Need::QEMU_RISCV,
+            Need::Objdump,
+        ],
+        when: When::Always,
+        run: Run::Code(kernels::step),
     },
     Step {
         name: "replay",

@@ -8,7 +8,7 @@ use pleach::blob::{BPanel, Lora, Tensor};
 use pleach::hash::Fnv1a;
 use pleach::kernels::layout::{Dtype, Layout, b_scale_bytes, groups, packed_b_size, packed_size};
 use pleach::kernels::probe::{self, By, Columns};
-use pleach::kernels::{A_UNIT, BLOCK, LANES, UNIT};
+use pleach::kernels::{A_UNIT, BLOCK, LANES, Operation, UNIT};
 
 /// Rows and columns of matrices.
 const SIZES: [usize; 6] = [1, 3, 31, 33, 64, 1000];
@@ -61,6 +61,23 @@ impl Check {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes which kernel an operation runs.
+pub fn operations(kernels: Kernels, line: Line) {
+    for operation in Operation::ALL {
+        let (name, layout) = operation.name();
+        match layout {
+            Some(layout) => {
+                let kernel = kernels.q8_kernel(layout).unwrap_or("scalar code");
+                line(format_args!("{name} {}: {kernel}", layout.name()));
+            }
+            None => line(format_args!(
+                "{name}: the driver, compiled for {}",
+                kernels.name()
+            )),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ fn main_on_board() -> ! {
     // On the stack, which has all the RAM that is left.
     let mut memory = Size::ZERO;
     let kernels = pleach::Kernels::of_build();
-    board::line(format_args!("kernels {}", kernels.name()));
+    kernels::cases::operations(kernels, board::line);
     let same = kernels::cases::compare(kernels, memory.buffers(), board::line);
     count::print(kernels, &mut memory.buffers(), board::line);
     board::exit(same.is_err().into())
@@ -37,7 +37,6 @@ fn main() -> std::process::ExitCode {
         println!("{text}");
     }
     let kernels = pleach::Kernels::of_build();
-    line(format_args!("kernels {}", kernels.name()));
     let same = match std::env::args().nth(1).as_deref() {
         Some("small") => kernels::cases::compare(kernels, Box::new(Small::ZERO).buffers(), line),
         Some("large") => kernels::cases::compare(kernels, Box::new(Large::ZERO).buffers(), line),
