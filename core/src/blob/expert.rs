@@ -113,17 +113,17 @@ impl<'b> Expert<'b> {
             format::Module::Embed => (site.inputs, rank),
             _ => (rank, site.inputs),
         };
+        let Some(a) = Tensor::packed(
+            (a_dtype, a_layout),
+            (rows, cols),
+            self.header.group as usize,
+            r.a_scale_exp,
+            a,
+        ) else {
+            return None;
+        };
         Some(Lora {
-            a: Tensor {
-                dtype: a_dtype,
-                layout: a_layout,
-                lanes: a_layout.tile_rows(),
-                scale_exp: r.a_scale_exp,
-                rows,
-                cols,
-                group: self.header.group as usize,
-                data: a,
-            },
+            a,
             b: BPanel::packed(b_dtype, r.b_scale_exp, site.outputs, rank, b),
             scale: r.scale,
         })

@@ -1,6 +1,7 @@
 //! Views over packed tensors: what a kernel needs to know, and no more.
 
 use crate::blob::format::{self, TensorEntry};
+use crate::blob::parse::scale_exp_is_legal;
 use crate::kernels::layout::{self, B_TILE, Dtype, Layout};
 use crate::kernels::q8::Q8Tile;
 
@@ -20,9 +21,41 @@ pub struct Tensor<'b> {
     pub(crate) cols: usize,
     pub(crate) group: usize,
     pub(crate) data: &'b [u8],
+    /// Bytes of one tile, and of the scales at its head.
+    tile: (usize, usize),
 }
 
 impl<'b> Tensor<'b> {
+    /// The matrix of these numbers in a layout of a blob; `None` unless `data` are whole tiles, as many as its rows take.
+    pub(crate) const fn packed(
+        (dtype, layout): (Dtype, Layout),
+        (rows, cols): (usize, usize),
+        group: usize,
+        scale_exp: i8,
+        data: &'b [u8],
+    ) -> Option<Self> {
+        let lanes = layout.tile_rows();
+        let bytes = layout::tile_bytes(dtype, layout, cols, group);
+        if data.len() != rows.div_ceil(lanes).saturating_mul(bytes) {
+            return None;
+        }
+        let scales = match dtype {
+            Dtype::Q8 => layout::scale_bytes(lanes, cols, group),
+            Dtype::F16 | Dtype::F32 => 0,
+        };
+        Some(Self {
+            dtype,
+            layout,
+            lanes,
+            scale_exp,
+            rows,
+            cols,
+            group,
+            data,
+            tile: (bytes, scales),
+        })
+    }
+
     /// The tensor that `entry` describes in `section`; `None` if the bytes are not there.
     pub(crate) const fn from_entry(
         section: &'b [u8],
@@ -35,16 +68,13 @@ impl<'b> Tensor<'b> {
             return None;
         };
         match format::slice(section, entry.offset as usize, entry.length as usize) {
-            Some(data) => Some(Self {
-                dtype,
-                layout,
-                lanes: layout.tile_rows(),
-                scale_exp: entry.scale_exp,
-                rows: entry.rows as usize,
-                cols: entry.cols as usize,
+            Some(data) => Self::packed(
+                (dtype, layout),
+                (entry.rows as usize, entry.cols as usize),
                 group,
+                entry.scale_exp,
                 data,
-            }),
+            ),
             None => None,
         }
     }
@@ -58,18 +88,13 @@ impl<'b> Tensor<'b> {
         scale_exp: i8,
         data: &'b [u8],
     ) -> Option<Self> {
-        let legal = layout.holds(dtype) && matches!(group, 32 | 64 | 128 | 256);
-        let size = layout::packed_size(dtype, layout, rows, cols, group);
-        (legal && data.len() == size).then_some(Self {
-            dtype,
-            layout,
-            lanes: layout.tile_rows(),
-            scale_exp,
-            rows,
-            cols,
-            group,
-            data,
-        })
+        let legal = layout.holds(dtype)
+            && matches!(group, 32 | 64 | 128 | 256)
+            && scale_exp_is_legal(dtype, scale_exp);
+        if !legal {
+            return None;
+        }
+        Self::packed((dtype, layout), (rows, cols), group, scale_exp, data)
     }
 
     /// A row-major f32 matrix `[rows][cols]` that somebody else owns; `None` if the lengths differ.
@@ -92,6 +117,7 @@ impl<'b> Tensor<'b> {
             cols,
             group: 32,
             data: zerocopy::IntoBytes::as_bytes(data),
+            tile: (cols.saturating_mul(lanes).saturating_mul(4), 0),
         })
     }
 
@@ -136,17 +162,14 @@ impl<'b> Tensor<'b> {
     }
 
     /// Bytes of one tile of `lanes` rows.
+    #[inline(always)]
     pub(crate) const fn tile_bytes(&self) -> usize {
-        match self.dtype {
-            Dtype::Q8 => layout::tile_bytes(self.dtype, self.layout, self.cols, self.group),
-            _ => self
-                .cols
-                .saturating_mul(self.lanes)
-                .saturating_mul(self.dtype.bytes()),
-        }
+        let (bytes, _) = self.tile;
+        bytes
     }
 
     /// The `n`th tile.
+    #[inline(always)]
     pub(crate) const fn tile(&self, n: usize) -> Option<&'b [u8]> {
         let bytes = self.tile_bytes();
         format::slice(self.data, n.saturating_mul(bytes), bytes)
@@ -155,7 +178,7 @@ impl<'b> Tensor<'b> {
     /// The `n`th tile of a `q8` tensor, cut apart.
     #[inline(always)]
     pub(crate) fn q8_tile(&self, n: usize) -> Option<Q8Tile<'b>> {
-        let scales = layout::scale_bytes(self.lanes, self.cols, self.group);
+        let (_, scales) = self.tile;
         let (scales, vectors) = self.tile(n)?.split_at_checked(scales)?;
         Some(Q8Tile {
             layout: self.layout,
@@ -224,7 +247,8 @@ impl<'b> BPanel<'b> {
         (rows, rank): (usize, usize),
         data: &'b [u8],
     ) -> Option<Self> {
-        (data.len() == layout::packed_b_size(dtype, rows, rank))
+        let legal = scale_exp_is_legal(dtype, scale_exp);
+        (legal && data.len() == layout::packed_b_size(dtype, rows, rank))
             .then(|| Self::packed(dtype, scale_exp, rows, rank, data))
     }
 

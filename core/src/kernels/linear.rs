@@ -89,6 +89,16 @@ pub(crate) fn gemv<I: Isa>(
 ) {
     ran(operation(w));
     match w.dtype {
+        Dtype::Q8 if w.lanes > rows => {
+            let mut tile: Acc = [[0.0; LANES]; BLOCK];
+            if let Some(q8) = w.q8_tile(first / w.lanes) {
+                isa.q8(&q8, block.panels(), 0, &mut tile);
+            }
+            for (acc, tile) in acc.iter_mut().zip(&tile) {
+                let from = tile.iter().skip(first % w.lanes).take(rows);
+                acc.iter_mut().zip(from).for_each(|(a, t)| *a = *t);
+            }
+        }
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());
             if block.len <= I::RANGES

@@ -1,6 +1,6 @@
 //! Activations as kernels read them: each column contiguous, in f32 and quantised by group.
 
-use crate::kernels::layout::{K_PAD, K_STEP, groups, round_up};
+use crate::kernels::layout::{K_PAD, K_STEP, round_up};
 use crate::math::{self, ROUND};
 
 /// amax below 2^-40: the group is 0.
@@ -65,7 +65,6 @@ impl PanelColumn<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) k: usize,
-    pub(crate) group: usize,
     /// `[column][k]`.
     pub(crate) x: &'a [f32],
     /// Strides of the panel's parts.
@@ -85,7 +84,6 @@ impl<'a> Input<'a> {
     pub(crate) fn floats_only(k: usize, x: &'a [f32]) -> Self {
         Self {
             k,
-            group: 0,
             x,
             q_stride: 0,
             s_stride: 0,
@@ -115,16 +113,10 @@ impl<'a> Input<'a> {
     #[inline(always)]
     pub(crate) fn panel(&self, c: usize) -> PanelColumn<'a> {
         let i = self.index(c);
-        let n = groups(self.k, self.group);
         PanelColumn {
-            q: part(
-                self.q,
-                i,
-                self.q_stride,
-                panel_stride(self.k, self.expanded),
-            ),
-            sx: part(self.sx, i, self.s_stride, n),
-            sum: part(self.sum, i, self.s_stride, n),
+            q: part(self.q, i, self.q_stride, self.q_stride),
+            sx: part(self.sx, i, self.s_stride, self.s_stride),
+            sum: part(self.sum, i, self.s_stride, self.s_stride),
             expanded: self.expanded,
         }
     }

@@ -76,7 +76,6 @@ impl<'a> Columns<'a> {
     fn input(&self) -> Input<'a> {
         Input {
             k: self.k,
-            group: self.group,
             x: self.x,
             q_stride: panel_stride(self.k, self.expanded),
             s_stride: groups(self.k, self.group),

@@ -46,10 +46,12 @@ impl<'a, const C: usize> Q8Block<'a, C> {
         let steps = tile.k.div_ceil(k_step.max(1));
         let group_steps = (tile.group / k_step.max(1)).max(1);
         let groups = steps.div_ceil(group_steps);
-        let sound = tile.scales.len() >= groups * rows * 2
-            && tile.vectors.len() >= steps * rows * k_step
+        let sound = tile.scales.len() >= groups.saturating_mul(rows).saturating_mul(2)
+            && tile.vectors.len() >= steps.saturating_mul(rows).saturating_mul(k_step)
             && columns.iter().all(|c| {
-                c.q.len() >= steps * k_step && c.sx.len() >= groups && c.sum.len() >= groups
+                c.q.len() >= steps.saturating_mul(k_step)
+                    && c.sx.len() >= groups
+                    && c.sum.len() >= groups
             });
         sound.then(|| Self {
             scales: tile.scales.as_ptr(),
@@ -68,6 +70,9 @@ impl<'a, const C: usize> Q8Block<'a, C> {
 
 /// A micro-kernel over a number of columns that is known when it is compiled.
 pub(crate) trait Q8Kernel: Copy {
+    /// The layout of its tiles: it gets no others.
+    const LAYOUT: Layout;
+
     /// Columns that it takes at once: 2, 4 or 8.
     const WIDEST: usize;
 
@@ -109,7 +114,8 @@ fn take<'a, K: Q8Kernel, const C: usize>(
     lane: usize,
     acc: &mut [[f32; LANES]],
 ) -> usize {
-    if let Some(columns) = columns.first_chunk::<C>()
+    if tile.layout as u8 == K::LAYOUT as u8
+        && let Some(columns) = columns.first_chunk::<C>()
         && let Some(acc) = acc.first_chunk_mut::<C>()
         && let Some(block) = Q8Block::new(tile, columns)
     {

@@ -454,7 +454,6 @@ pub(crate) fn input_of<'a>(
     let (x, q, sx, sum) = parts;
     Input {
         k,
-        group,
         x,
         q_stride: panel_stride(k, expanded),
         s_stride: groups(k, group),

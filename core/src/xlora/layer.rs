@@ -156,7 +156,7 @@ impl GateSizes {
             .iter()
             .flatten()
             .map(|l| round_up(l.b.rank(), A_UNIT))
-            .sum();
+            .fold(0, usize::saturating_add);
         Self {
             adapters: adapters.len(),
             effective: adapters.len().saturating_mul(n),
@@ -320,7 +320,6 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                 parts.choose(self.adapters, self.number, scalings, config, (b * BLOCK, n))?;
             let input = Input {
                 k,
-                group,
                 x,
                 q_stride,
                 s_stride,

@@ -31,6 +31,7 @@ use experts::*;
 pub(crate) use file::expert_header;
 use file::*;
 use sites::*;
+pub(crate) use tensors::scale_exp_is_legal;
 use tensors::*;
 
 /// Largest dimensions that a blob may state. They keep every product of sizes within 64 bits and every

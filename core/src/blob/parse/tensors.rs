@@ -86,7 +86,7 @@ impl TableWalk<'_> {
     }
 }
 
-pub(super) const fn scale_exp_is_legal(dtype: Dtype, e: i8) -> bool {
+pub(crate) const fn scale_exp_is_legal(dtype: Dtype, e: i8) -> bool {
     match dtype {
         Dtype::Q8 => e >= -10 && e <= 0,
         _ => e == 0,

@@ -45,7 +45,7 @@ pub(super) fn load_f16_cortex_m(x: &[u8; 2 * LANES]) -> [f32; LANES] {
             out("s4") _, out("s5") _, out("s6") _, out("s7") _,
             out("s8") _, out("s9") _, out("s10") _, out("s11") _,
             out("s12") _, out("s13") _, out("s14") _, out("s15") _,
-            options(nostack, preserves_flags),
+            options(nostack),
         );
     }
     lanes

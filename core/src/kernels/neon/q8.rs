@@ -85,7 +85,7 @@ pub(super) fn range_q8<F: Family>(
     column: &PanelColumn<'_>,
     out: &mut [[f32; LANES]],
 ) -> bool {
-    if !matches!((w.dtype, w.layout), (Dtype::Q8, Layout::R16K4)) {
+    if !matches!((w.dtype, w.layout), (Dtype::Q8, Layout::R16K4)) || !first.is_multiple_of(LANES) {
         return false;
     }
     let (tile, count) = (first / LANES, rows.div_ceil(LANES).min(out.len()));
@@ -96,7 +96,10 @@ pub(super) fn range_q8<F: Family>(
     let Some(mut block) = Q8Block::new(&tile, core::array::from_ref(column)) else {
         return false;
     };
-    let bytes = w.tile_bytes();
+    // Pointers that may walk over all tiles.
+    let (bytes, scale_bytes) = (w.tile_bytes(), tile.scales.len());
+    block.scales = w.data.as_ptr().wrapping_add(first / LANES * bytes);
+    block.vectors = block.scales.wrapping_add(scale_bytes);
     for out in out.iter_mut().take(count) {
         // SAFETY: the first tile and the column are sound by `Q8Block::new`; the next ones, `bytes` apart, have the same
         //   shape, and the last one is there.
@@ -111,12 +114,13 @@ pub(super) fn range_q8<F: Family>(
 struct R16K4<F>(F);
 
 impl<F: Family> Q8Kernel for R16K4<F> {
+    const LAYOUT: Layout = Layout::R16K4;
     const WIDEST: usize = F::WIDEST;
 
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: `gemv_q8` comes here with tiles of `r16k4` only; the rest is `block`'s invariant.
+        // SAFETY: the layout is `LAYOUT`; the rest is `block`'s invariant.
         unsafe { self.0.r16k4(block, acc) }
     }
 }
@@ -125,6 +129,7 @@ impl<F: Family> Q8Kernel for R16K4<F> {
 struct R4K4<F>(F);
 
 impl<F: Family> Q8Kernel for R4K4<F> {
+    const LAYOUT: Layout = Layout::R4K4;
     const WIDEST: usize = F::WIDEST;
 
     #[inline(always)]

@@ -16,6 +16,8 @@ pub(crate) fn gemv_q8_scalar(
     acc: &mut [[f32; LANES]],
 ) {
     match tile.layout {
+        // The panel is another kernel's: of the same model, whose other tensors are `m4`.
+        _ if columns.iter().any(|c| c.expanded) => decoded(tile, columns, lane, acc),
         // Flash is scarce where these are other targets' layouts.
         Layout::R16K4 | Layout::R4K4 if cfg!(target_os = "none") => {
             decoded(tile, columns, lane, acc);

@@ -89,16 +89,14 @@ impl Matrix {
     }
 
     pub(super) fn tensor(&self) -> Tensor<'_> {
-        Tensor {
-            dtype: self.dtype,
-            layout: self.layout,
-            lanes: self.layout.tile_rows(),
-            scale_exp: self.scale_exp,
-            rows: self.rows,
-            cols: self.k,
-            group: self.group,
-            data: &self.data,
-        }
+        Tensor::packed(
+            (self.dtype, self.layout),
+            (self.rows, self.k),
+            self.group,
+            self.scale_exp,
+            &self.data,
+        )
+        .unwrap()
     }
 }
 
@@ -191,7 +189,6 @@ impl Columns {
     pub(super) fn input(&self) -> Input<'_> {
         Input {
             k: self.k,
-            group: self.group,
             x: &self.x,
             q_stride: round_up(self.k, K_PAD),
             s_stride: groups(self.k, self.group),

@@ -27,12 +27,13 @@ pub(super) fn gemv_q8(
 struct R16K4(Avx2);
 
 impl Q8Kernel for R16K4 {
+    const LAYOUT: Layout = Layout::R16K4;
     const WIDEST: usize = 4;
 
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx2` in `self`. The rest is `block`'s invariant.
+        // SAFETY: cpu: the `Avx2` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
         unsafe { gemv_q8_r16k4_x86_avx2(block, acc) }
     }
 }
@@ -106,12 +107,13 @@ unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize>(
 struct R4K4(Avx2);
 
 impl Q8Kernel for R4K4 {
+    const LAYOUT: Layout = Layout::R4K4;
     const WIDEST: usize = 4;
 
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx2` in `self`. The rest is `block`'s invariant.
+        // SAFETY: cpu: the `Avx2` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
         let sums = unsafe { gemv_q8_r4k4_x86_avx2(block) };
         for (acc, sums) in acc.iter_mut().zip(sums) {
             acc.iter_mut()

@@ -28,12 +28,13 @@ pub(super) fn gemv_q8(
 struct R16K4(Avx512Vnni);
 
 impl Q8Kernel for R16K4 {
+    const LAYOUT: Layout = Layout::R16K4;
     const WIDEST: usize = 8;
 
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx512Vnni` in `self`. The rest is `block`'s invariant.
+        // SAFETY: cpu: the `Avx512Vnni` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
         unsafe { gemv_q8_r16k4_x86_avx512vnni(block, acc) }
     }
 }
@@ -57,7 +58,7 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
         // SAFETY: bounds: `g < groups`, and there is a sum per group.
         let mut even = block
             .sum
-            .map(|sum| unsafe { _mm512_set1_epi32(-128 * *sum.add(g)) });
+            .map(|sum| unsafe { _mm512_set1_epi32((*sum.add(g)).wrapping_mul(-128)) });
         let mut odd = [_mm512_setzero_si512(); C];
         let count = steps.min(block.group_steps);
         steps -= count;
@@ -112,12 +113,13 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
 struct R4K4(Avx512Vnni);
 
 impl Q8Kernel for R4K4 {
+    const LAYOUT: Layout = Layout::R4K4;
     const WIDEST: usize = 8;
 
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx512Vnni` in `self`. The rest is `block`'s invariant.
+        // SAFETY: cpu: the `Avx512Vnni` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
         let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(block) };
         for (acc, sums) in acc.iter_mut().zip(sums) {
             acc.iter_mut()
@@ -173,7 +175,7 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize>(block: &Q8Block<'_, C>) ->
                 let d =
                     _mm256_add_epi32(_mm512_castsi512_si256(d), _mm512_extracti64x4_epi64::<1>(d));
                 let d = _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256::<1>(d));
-                let d = _mm_add_epi32(d, _mm_set1_epi32(-128 * *start.add(g)));
+                let d = _mm_add_epi32(d, _mm_set1_epi32((*start.add(g)).wrapping_mul(-128)));
                 let sx = _mm_set1_ps(*sx.add(g) * block.pow);
                 let scaled = _mm_mul_ps(_mm_cvtepi32_ps(d), _mm_mul_ps(sw, sx));
                 *sum = _mm_add_ps(*sum, scaled);
