@@ -5,7 +5,7 @@ use pleach::blob::format::{
     DATA_ALIGN, HEADER_BYTES, Header, SECTION_ALIGN, SECTION_ENTRY_BYTES, SectionEntry, SectionKind,
 };
 use pleach::hash::{crc32, fnv1a};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -135,6 +135,9 @@ impl Section<'_> {
 /// Writes a file so that either all of it is there under its name, or nothing of it: first under a temporary
 /// name in the same folder, then renamed.
 ///
+/// What `path` is stays: of a symbolic link the target is written, a file keeps its permissions, and a pipe or a
+/// device is written to as it is.
+///
 /// Errors: whatever the disk says; the temporary file is removed.
 ///
 /// ```
@@ -145,21 +148,45 @@ impl Section<'_> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = |e| PackError::io("write", path, e);
-    if path.is_dir() {
-        return Err(io(ErrorKind::IsADirectory.into()));
-    }
-    let (temporary, file) = create_beside(path).map_err(io)?;
-    let done = fill(file, bytes).and_then(|()| fs::rename(&temporary, path));
-    if let Err(e) = done {
-        // The first error is the one to report; what cannot be removed either stays.
-        let _ = fs::remove_file(&temporary);
-        return Err(io(e));
-    }
-    Ok(())
+    put(path, bytes).map_err(|e| PackError::io("write", path, e))
 }
 
-fn fill(mut file: File, bytes: &[u8]) -> std::io::Result<()> {
+fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let old = match fs::metadata(path) {
+        Ok(old) if old.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        Ok(old) if !old.is_file() => return fs::write(path, bytes),
+        Ok(old) => Some(old.permissions()),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    let path = target_of_link(path);
+    let (temporary, file) = create_beside(&path)?;
+    let done = fill(file, bytes, old).and_then(|()| fs::rename(&temporary, path));
+    if done.is_err() {
+        // The first error is the one to report; what cannot be removed either stays.
+        let _ = fs::remove_file(&temporary);
+    }
+    done
+}
+
+/// Where the links of `path` end, whether something is there or not.
+fn target_of_link(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    // Links without an end were refused when the file's kind was looked up.
+    while let Ok(target) = fs::read_link(&path) {
+        path = match path.parent() {
+            Some(folder) => folder.join(target),
+            None => target,
+        };
+    }
+    path
+}
+
+/// Permissions first: nobody reads what the old file did not let them read.
+fn fill(mut file: File, bytes: &[u8], permissions: Option<Permissions>) -> std::io::Result<()> {
+    if let Some(permissions) = permissions {
+        file.set_permissions(permissions)?;
+    }
     file.write_all(bytes)?;
     file.sync_all()
 }

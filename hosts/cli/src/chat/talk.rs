@@ -14,7 +14,6 @@ use pleach::{Kernels, Model, Session};
 use pleach_linux::chat::{Answer, AskError, Conversation};
 use pleach_linux::template::TemplateError;
 use pleach_linux::{End, ThreadPool};
-use pleach_pack::PackError;
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
@@ -240,13 +239,7 @@ impl<'o, 'b> Talk<'o, 'b> {
             true => save::markdown(&messages),
             false => save::json_lines(&messages, &self.shares, names),
         };
-        // A pipe or a device is written to, not replaced.
-        let special = path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir());
-        let written = match special {
-            true => std::fs::write(path, text).map_err(|e| PackError::io("write", path, e)),
-            false => pleach_pack::write_atomically(path, text.as_bytes()),
-        };
-        match written {
+        match pleach_pack::write_atomically(path, text.as_bytes()) {
             Ok(()) => input.tell(&format!(
                 "{} messages in {}",
                 messages.len(),
