@@ -103,9 +103,14 @@ impl Counted<'_> {
         }
     }
 
-    fn name(&self) -> String {
+    /// Says on standard error what was found: the whole takes long.
+    fn told(&self, what: &str, instructions: f64) {
         let name = self.program.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
+        eprintln!(
+            "{}: {}, {what}: {instructions:.0}",
+            self.isa.name(),
+            name.display()
+        );
     }
 
     /// Runs these commands.
@@ -155,18 +160,19 @@ impl Counted<'_> {
                 command("tokens", tokens),
             ])
         };
-        eprintln!("{}: {}, tokens", self.isa.name(), self.name());
         let (short, long) = (run(&tokens[..32])?, run(tokens)?);
-        let more = long.instructions - short.instructions;
-        Ok((more as f64 / 32.0, long))
+        let each = (long.instructions - short.instructions) as f64 / 32.0;
+        self.told("a token", each);
+        Ok((each, long))
     }
 
     /// Instructions of a prompt: those of computing it twice less those of once.
     pub fn prompt(&self, prompt: &[u32]) -> Result<f64> {
-        eprintln!("{}: {}, a prompt", self.isa.name(), self.name());
         let command = command("prompt", prompt);
         let once = self.run(&["threads 1".into(), command.clone()])?;
         let twice = self.run(&["threads 1".into(), command.clone(), command])?;
-        Ok((twice.instructions - once.instructions) as f64)
+        let all = (twice.instructions - once.instructions) as f64;
+        self.told("a prompt", all);
+        Ok(all)
     }
 }
