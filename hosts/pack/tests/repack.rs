@@ -223,6 +223,56 @@ fn an_expert_of_another_base_is_refused() {
     }
 }
 
+/// The base is the same: sites, group or classes are not.
+#[test]
+fn an_expert_of_another_model_is_refused() {
+    let packed_as = |case: &str, group: u32| {
+        let mut o = xlora(&fixtures().join("peft").join(case));
+        // The group of a base in f16 is that of its experts alone.
+        (o.quant, o.group) = (BaseQuant::F16, group);
+        o
+    };
+    let plain = packed_as("case-plain", 64);
+    let cases = [
+        (
+            &plain,
+            "0",
+            packed_as("case-embedding-site", 64),
+            "it is bound to another table of sites",
+        ),
+        (
+            &plain,
+            "0",
+            packed_as("case-plain", 32),
+            "its groups are of 64, those of m.pleach of 32",
+        ),
+        (
+            &packed_as("case-layerwise-top2", 64),
+            "3",
+            packed_as("case-plain", 64),
+            "it is expert 3, m.pleach has 2, numbered from 0",
+        ),
+    ];
+    for (ours, key, theirs, why) in cases {
+        let expert = pack_expert(ours, key, &mut Silent).expect("packs").bytes;
+        let copy = AlignedCopy::of(&expert);
+        let file = Blob::new(copy.get()).and_then(ExpertFile::parse);
+        let file = file.expect("an expert");
+        for layout in Target::ALL {
+            let e = with(&packed(&theirs, layout), |m| {
+                let expert = (Path::new("e.pleachx"), &file);
+                repack_expert(expert, (Path::new("m.pleach"), m), Target::Mve, &mut Silent)
+            });
+            let e = e.expect_err(why);
+            assert!(e.cause.starts_with(&format!("e.pleachx: {why}")), "{e}");
+            assert_eq!(
+                e.cure,
+                "pass the model file that the expert was packed for: --model FILE"
+            );
+        }
+    }
+}
+
 /// Damage is not sealed.
 #[test]
 fn damage_is_refused() {

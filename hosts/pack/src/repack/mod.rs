@@ -83,6 +83,7 @@ pub fn repack_expert(
             .and_then(Model::parse)
             .map_err(|e| damaged(model_path, e))?;
     }
+    belongs((path, expert), (model_path, &own))?;
     let files = [*expert];
     let with = own.with_experts(&files).map_err(|e| damaged(path, e))?;
     sound(path, &with)?;
@@ -100,13 +101,48 @@ pub fn repack_expert(
     })
 }
 
+/// Refuses an expert of the same base that was packed for another model of it. `own` has the expert's layout.
+fn belongs(
+    (path, expert): (&Path, &ExpertFile<'_>),
+    (model_path, own): (&Path, &Model<'_>),
+) -> Result<()> {
+    let (e, m, model) = (expert.expert().header(), own.header(), model_path.display());
+    let other = |why: String| Err(another_model(path, why));
+    if e.site_hash != m.site_hash {
+        return other(format!(
+            "it is bound to another table of sites ({:016x}, {model} has {:016x})",
+            e.site_hash, m.site_hash
+        ));
+    }
+    let group = own.config().group;
+    if u32::from(e.group) != group {
+        return other(format!(
+            "its groups are of {}, those of {model} of {group}",
+            e.group
+        ));
+    }
+    let (class, experts) = (expert.class(), own.n_experts());
+    if class >= experts {
+        return other(format!(
+            "it is expert {class}, {model} has {experts}, numbered from 0"
+        ));
+    }
+    Ok(())
+}
+
 fn stranger((path, hash): (&Path, u64), model: &Path) -> PackError {
-    PackError::refused(
+    another_model(
+        path,
         format!(
-            "{}: it is bound to another base ({hash:016x}): that of {} has this hash in no layout",
-            path.display(),
+            "it is bound to another base ({hash:016x}): that of {} has this hash in no layout",
             model.display()
         ),
+    )
+}
+
+fn another_model(path: &Path, why: String) -> PackError {
+    PackError::refused(
+        format!("{}: {why}", path.display()),
         "pass the model file that the expert was packed for: --model FILE",
     )
 }
