@@ -6,8 +6,9 @@ use crate::smol;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What small CPUs run: the demo as it is packed for Linux.
-const SMALL: &str = "intent-q8-q8-64.linux";
+/// What emulated CPUs run: odd sizes in every dtype and layout, which reach every kernel, and the demo as it is packed
+/// for Linux.
+const SMALL: [&str; 2] = ["adversarial-odd", "intent-q8-q8-64.linux"];
 
 /// Emulated x86 CPUs, and the backends that they must have and no others.
 const CPUS: [(&str, &str); 2] = [("Nehalem", "scalar"), ("Haswell", "avx2 scalar")];
@@ -43,11 +44,11 @@ pub(crate) fn files(cx: &Context) -> Result<PathBuf, String> {
 pub(crate) fn step(cx: &Context) -> Result<(), String> {
     let dir = files(cx)?;
     let tool = cx.built("release", "hashes");
-    print!("{}", run(cx.command(&tool), &dir, None)?);
+    print!("{}", run(cx.command(&tool), &dir, &[])?);
     if !cfg!(target_arch = "x86_64") {
         return Ok(());
     }
-    let native = hashes(&run(cx.command(&tool), &dir, Some(SMALL))?);
+    let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
     for (cpu, backends) in CPUS {
         let mut c = cx.command("qemu-x86_64");
         c.args(["-cpu", cpu]).arg(&tool);
@@ -56,11 +57,11 @@ pub(crate) fn step(cx: &Context) -> Result<(), String> {
     Ok(())
 }
 
-/// The same under qemu-aarch64, whose `hashes` was built.
+/// The same under qemu-aarch64, whose `hashes` was built, and the native one.
 pub(crate) fn arm(cx: &Context) -> Result<(), String> {
     let dir = files(cx)?;
     let tool = cx.built("release", "hashes");
-    let native = hashes(&run(cx.command(&tool), &dir, Some(SMALL))?);
+    let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
     for (cpu, backends) in ARM {
         let mut c = cx.command("qemu-aarch64");
         c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
@@ -77,7 +78,7 @@ fn emulated(
     native: &str,
     (cpu, backends): (&str, &str),
 ) -> Result<(), String> {
-    let emulated = run(tool, dir, Some(SMALL))?;
+    let emulated = run(tool, dir, &SMALL)?;
     let first = emulated.lines().next().unwrap_or_default();
     if first != format!("backends: {backends}") {
         return Err(format!("-cpu {cpu} must have {backends}, not {first}"));
@@ -86,6 +87,9 @@ fn emulated(
         return Err(format!("-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"));
     }
     println!("-cpu {cpu}: {first}, the native hashes");
+    for kernels in emulated.lines().filter(|l| l.starts_with(' ')) {
+        println!("{kernels}");
+    }
     Ok(())
 }
 
@@ -99,12 +103,12 @@ pub(crate) fn smol(cx: &Context) -> Result<(), String> {
         .arg(&dir)
         .env(smol::BASE, smol::base(cx));
     stream(pack)?;
-    print!("{}", run(cx.command(&tool), &dir, Some("smol-cut"))?);
+    print!("{}", run(cx.command(&tool), &dir, &["smol-cut"])?);
     Ok(())
 }
 
-fn run(mut tool: Command, dir: &Path, name: Option<&str>) -> Result<String, String> {
-    tool.arg("--backends").arg(dir).args(name);
+fn run(mut tool: Command, dir: &Path, names: &[&str]) -> Result<String, String> {
+    tool.arg("--backends").arg(dir).args(names);
     capture(tool)
 }
 

@@ -159,7 +159,7 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "aarch64",
-        what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a72, a76, max) are the native ones, on the backends that each CPU must have",
+        what: "the hashes of every mode under qemu-aarch64 (cortex-a53, a72, a76, max) are the native ones, as are those of every backend that each CPU must have; the kernels' own tests",
         needs: AARCH64_RUNS,
         when: When::Always,
         run: Run::Code(cross::hashes),

@@ -7,15 +7,15 @@
 //! hashes --prepare-smol DIR   packs SmolLM2 with its experts, cut to four layers, into DIR
 //! hashes --sampled DIR        draws 32 tokens with a seed from every *.pleach in DIR; prints `file hash tokens`
 //! hashes --prepare-layouts DIR    packs the intent model, a Qwen2 case and the adversarial checkpoints in every layout
-//! hashes --backends DIR [NAME]    runs every *.pleach in DIR, or those whose names begin with NAME, on every backend
+//! hashes --backends DIR [NAME...] runs every *.pleach in DIR, or those whose names begin with a NAME, on every backend
 //!                                 of this CPU, in 1 to 8 columns, on 1 to 4 threads; prints `file kv hash`, then
 //!                                 which kernels ran
 //! ```
 //!
 //! The prompt follows from the vocabulary, so that the lines depend on the file alone. Rows of exact routing
 //! must have one hash, and so must those that are sampled; that is checked here too, and so is that all layouts of a
-//! file (`name.layout.pleach`) have one hash and that no kernel of a backend was left out. Exit codes: 0 done, 1 a
-//! failure, 2 wrong usage.
+//! file (`name.layout.pleach`) have one hash and, where files of all targets ran, that no kernel of a backend was
+//! left out. Exit codes: 0 done, 1 a failure, 2 wrong usage.
 
 use parity::backends::{self, Ran};
 use parity::cut;
@@ -24,7 +24,7 @@ use parity::text::encode;
 use parity::{File, Guesses, Mode, Setup, Storage, Text, run};
 use pleach::{Caches, Kernels, KvType, Routing, Sampling, Speculate};
 use pleach_pack::{AdapterQuant, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,12 +35,12 @@ fn main() -> ExitCode {
         ["--prepare-smol", dir] => prepare_smol(Path::new(dir)),
         ["--sampled", dir] => all(Path::new(dir), sampled),
         ["--prepare-layouts", dir] => prepare_layouts(Path::new(dir)),
-        ["--backends", dir] => on_backends(Path::new(dir), ""),
-        ["--backends", dir, name] => on_backends(Path::new(dir), name),
+        ["--backends", dir] => on_backends(Path::new(dir), &[""]),
+        ["--backends", dir, ref names @ ..] => on_backends(Path::new(dir), names),
         [dir] if !dir.starts_with('-') => all(Path::new(dir), hash_file),
         _ => {
             eprintln!(
-                "hashes: one folder is expected\n  hashes [--prepare|--prepare-smol|--prepare-layouts|--sampled] DIR\n  hashes --backends DIR [NAME]"
+                "hashes: one folder is expected\n  hashes [--prepare|--prepare-smol|--prepare-layouts|--sampled] DIR\n  hashes --backends DIR [NAME...]"
             );
             return ExitCode::from(2);
         }
@@ -208,15 +208,15 @@ fn prompt(vocab: usize, len: usize) -> Vec<u32> {
     (0..len).map(|i| ((i * 13 + 5) % vocab) as u32).collect()
 }
 
-/// All files whose names begin with `start`, on all backends.
-fn on_backends(dir: &Path, start: &str) -> Result<(), String> {
+/// All files whose names begin with one of `starts`, on all backends.
+fn on_backends(dir: &Path, starts: &[&str]) -> Result<(), String> {
     let names: Vec<&str> = Kernels::available().map(Kernels::name).collect();
     println!("backends: {}", names.join(" "));
-    let (mut ran, mut hashes) = (Ran::all(), BTreeMap::new());
+    let (mut ran, mut hashes, mut layouts) = (Ran::all(), BTreeMap::new(), BTreeSet::new());
     for path in files(dir)? {
         let fails = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        if !name.starts_with(start) {
+        if !starts.iter().any(|s| name.starts_with(s)) {
             continue;
         }
         let file = File::new(&std::fs::read(&path).map_err(|e| fails(&e))?);
@@ -232,6 +232,7 @@ fn on_backends(dir: &Path, start: &str) -> Result<(), String> {
             let hash = backends::one_hash(&file, kv, &text, &mut ran).map_err(|e| fails(&e))?;
             println!("{name} {kv:?} {hash:016x}");
             let (model, layout) = name.split_once('.').unwrap_or((&name, "its layout"));
+            layouts.insert(layout.to_owned());
             let (first, other) = hashes
                 .entry((model.to_owned(), kv.bytes()))
                 .or_insert_with(|| (hash, layout.to_owned()));
@@ -241,12 +242,14 @@ fn on_backends(dir: &Path, start: &str) -> Result<(), String> {
         }
     }
     if hashes.is_empty() {
-        return Err(format!("{}: no name begins with {start}", dir.display()));
+        let starts = starts.join(" or ");
+        return Err(format!("{}: no name begins with {starts}", dir.display()));
     }
+    // A part of the files need not reach every kernel.
+    let all = layouts.len() == Target::ALL.len();
     for r in &ran {
         print!("{}", r.table());
-        // A part of the files need not have every layout.
-        if let Some(kernel) = r.missing().first().filter(|_| start.is_empty()) {
+        if let Some(kernel) = r.missing().first().filter(|_| all) {
             return Err(format!("{kernel} did not run"));
         }
     }
