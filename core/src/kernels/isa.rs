@@ -16,8 +16,8 @@ use core::ops::{Add, Mul};
 /// Lanes of a vector: rows of a unit, positions of a tile of keys, dimensions of values.
 pub const LANES: usize = 16;
 
-/// Columns that a micro-kernel takes at once.
-pub const BLOCK: usize = 8;
+/// Columns that a micro-kernel takes at once, or vectors of a column: fewer on bare metal, where they are stack.
+pub const BLOCK: usize = if cfg!(target_os = "none") { 2 } else { 8 };
 
 /// Accumulators of a block of columns: `[column][row]`.
 pub(crate) type Acc = [[f32; LANES]; BLOCK];

@@ -89,16 +89,7 @@ pub(crate) fn gemv<I: Isa>(
 ) {
     ran(operation(w));
     match w.dtype {
-        Dtype::Q8 if w.lanes > rows => {
-            let mut tile: Acc = [[0.0; LANES]; BLOCK];
-            if let Some(q8) = w.q8_tile(first / w.lanes) {
-                isa.q8(&q8, block.panels(), 0, &mut tile);
-            }
-            for (acc, tile) in acc.iter_mut().zip(&tile) {
-                let from = tile.iter().skip(first % w.lanes).take(rows);
-                acc.iter_mut().zip(from).for_each(|(a, t)| *a = *t);
-            }
-        }
+        Dtype::Q8 if w.lanes > rows => part_of_a_tile(isa, w, first, rows, block, acc),
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());
             if block.len <= I::RANGES
@@ -115,6 +106,27 @@ pub(crate) fn gemv<I: Isa>(
         }
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
         Dtype::F32 => gemv_float::<I, F32>(isa, w, first, rows, block.floats(), acc),
+    }
+}
+
+/// [`gemv`] where a tile has more rows than are asked for.
+#[inline(never)]
+fn part_of_a_tile<I: Isa>(
+    isa: I,
+    w: &Tensor<'_>,
+    first: usize,
+    rows: usize,
+    block: &Block<'_>,
+    acc: &mut [[f32; LANES]],
+) {
+    let lanes = w.lanes.max(1);
+    let mut tile: Acc = [[0.0; LANES]; BLOCK];
+    if let Some(q8) = w.q8_tile(first / lanes) {
+        isa.q8(&q8, block.panels(), 0, &mut tile);
+    }
+    for (acc, tile) in acc.iter_mut().zip(&tile) {
+        let from = tile.iter().skip(first % lanes).take(rows);
+        acc.iter_mut().zip(from).for_each(|(a, t)| *a = *t);
     }
 }
 

@@ -174,11 +174,14 @@ pub fn linear(by: By, w: &Tensor<'_>, columns: &Columns<'_>, out: &mut [f32]) {
     by.run(Work::new(Job::Linear(&job), 0, out, floats, UNIT, 0));
 }
 
+/// Columns that an expert is tried with, at most.
+const COLUMNS: usize = 8;
+
 /// One expert, selected by every column with gate `h`.
 struct Selected<'a> {
     lora: [Option<Lora<'a>>; 1],
     choice: [Choice; 1],
-    h: [f32; BLOCK],
+    h: [f32; COLUMNS],
     n: usize,
 }
 
@@ -194,8 +197,8 @@ impl<'a> Selected<'a> {
         Self {
             lora: [Some(*lora)],
             choice: [choice],
-            h: [h; BLOCK],
-            n: n.clamp(1, BLOCK),
+            h: [h; COLUMNS],
+            n: n.clamp(1, COLUMNS),
         }
     }
 
@@ -256,7 +259,10 @@ impl Task for Deltas<'_> {
             .chunks_exact_mut(n.max(1));
         for (unit, out) in units.enumerate() {
             out.fill([0.0; LANES]);
-            add_deltas(isa, self.term, self.u, (0, unit), (0, n), out);
+            for (i, block) in out.chunks_mut(BLOCK).enumerate() {
+                let columns = (i * BLOCK, block.len());
+                add_deltas(isa, self.term, self.u, (0, unit), columns, block);
+            }
         }
     }
 }
