@@ -314,8 +314,10 @@ mod tests {
     /// is itself.
     #[test]
     fn m4_pairs() {
-        for even in -128i32..128 {
-            for odd in -128i32..128 {
+        // Under Miri the edges have to do.
+        let step = if cfg!(miri) { 51 } else { 1 };
+        for even in (-128i32..128).step_by(step) {
+            for odd in (-128i32..128).step_by(step) {
                 let h = (256 * odd + even) as i16;
                 let back = m4_pair(h.to_le_bytes());
                 match 256 * odd + even == h as i32 {
@@ -325,7 +327,7 @@ mod tests {
                 }
             }
         }
-        for h in i16::MIN..=i16::MAX {
+        for h in (i16::MIN..=i16::MAX).step_by(step) {
             let [even, odd] = m4_pair(h.to_le_bytes());
             assert!((-128..=127).contains(&even) && (-128..=128).contains(&odd));
             assert_eq!((256 * odd + even) as i16, h);

@@ -14,7 +14,10 @@ const MODEL: &str = "adversarial-odd-q8-q8-32";
 pub(crate) fn run(cx: &Context) -> Result<(), String> {
     let folder = backends::files(cx)?;
     let mut units = miri(cx);
-    units.args(["--lib", "--"]).args(UNITS);
+    // All pairs of int8 would take an hour.
+    units
+        .args(["--lib", "--", "--skip", "panel::tests::expansion"])
+        .args(UNITS);
     stream(units)?;
     for layout in ["linux", "portable"] {
         let mut whole = miri(cx);
@@ -28,17 +31,11 @@ pub(crate) fn run(cx: &Context) -> Result<(), String> {
 /// `cargo miri test` over the core.
 fn miri(cx: &Context) -> Command {
     let mut c = cx.command("rustup");
-    c.args([
-        "run",
-        "nightly",
-        "cargo",
-        "miri",
-        "test",
-        "--package",
-        "pleach",
-    ])
-    .env("CARGO_TARGET_DIR", &cx.target)
-    // Files are read.
-    .env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    c.args("run nightly cargo miri test --package pleach".split(' '))
+        // `sqrt` is assembly on x86, which Miri does not run.
+        .args(["--features", "libm/force-soft-floats"])
+        .env("CARGO_TARGET_DIR", &cx.target)
+        // Files are read.
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation");
     c
 }

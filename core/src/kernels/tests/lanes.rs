@@ -21,7 +21,9 @@ impl Task for Halves<'_> {
 
 #[test]
 fn every_half() {
-    let halves: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let every = if cfg!(miri) { 61 } else { 1 };
+    let halves = (0..=u16::MAX).step_by(every);
+    let halves: Vec<u8> = halves.flat_map(u16::to_le_bytes).collect();
     same(&"load_f16", |k| bits(&k.run(Halves(&halves))));
 }
 
