@@ -27,11 +27,14 @@ fn blob() -> (Vec<Block>, usize) {
     (blocks, bytes.len())
 }
 
-/// The tokens and logits of three greedy steps after a prompt.
+/// Tokens to draw; Miri is a thousand times slower.
+const STEPS: usize = if cfg!(miri) { 1 } else { 3 };
+
+/// The tokens and logits of greedy steps after a prompt.
 fn answer(model: Model<'_>, options: &SessionOptions, budget: Budget) -> (Vec<u32>, Vec<u32>) {
     let mut arena = zeros(model.arena_bytes(options));
     let mut session = Session::new(model, options, arena.as_mut_slice().as_mut_bytes()).unwrap();
-    session.push(&[1, 2, 3, 4, 5]).unwrap();
+    session.push(&[1, 2, 3, 4, 5][..2 + STEPS]).unwrap();
     let (mut tokens, mut bits) = (Vec::new(), Vec::new());
     loop {
         while session
@@ -43,7 +46,7 @@ fn answer(model: Model<'_>, options: &SessionOptions, budget: Budget) -> (Vec<u3
         bits.extend(logits.iter().map(|l| l.to_bits()));
         tokens.push(argmax(logits));
         match tokens.len() {
-            3 => return (tokens, bits),
+            STEPS => return (tokens, bits),
             n => session.push(&tokens[n - 1..]).unwrap(),
         }
     }
@@ -61,12 +64,14 @@ fn a_model_from_a_file() {
         ..SessionOptions::DEFAULT
     };
     let chunks = SessionOptions {
-        chunk: 3,
+        chunk: 2,
         logits: LogitsKind::Sweep,
         speculate: Speculate::Held,
         ..naive
     };
-    let first = answer(model, &naive, Budget::UNLIMITED);
-    assert_eq!(first, answer(model, &chunks, Budget(500)));
+    let first = answer(model, &chunks, Budget(500));
+    if !cfg!(miri) {
+        assert_eq!(first, answer(model, &naive, Budget::UNLIMITED));
+    }
     assert!(first.1.iter().all(|b| f32::from_bits(*b).is_finite()));
 }

@@ -48,6 +48,7 @@ fn of_every_form() {
             let [weights, activations] = [random.pick(&Size::ALL), random.pick(&Size::ALL)];
             let matrix = Matrix::new(form, shape, weights, edge, &mut random);
             let widths = match shape[0].max(shape[1]) {
+                _ if cfg!(miri) => 2..=3,
                 0..200 => 1..=BLOCK,
                 _ => BLOCK - n % 5..=BLOCK,
             };
