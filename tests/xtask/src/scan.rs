@@ -78,7 +78,9 @@ fn compile_control(
     cpu: &str,
     instruction: &str,
 ) -> Result<PathBuf, String> {
-    let source = dir.join(format!("control-{target}.rs"));
+    // The name of a crate: no dots.
+    let name = format!("control-{target}").replace('.', "_");
+    let source = dir.join(format!("{name}.rs"));
     let object = source.with_extension("o");
     let text = format!("{CONTROL}core::arch::global_asm!(\"{instruction}\");\n");
     std::fs::write(&source, text).map_err(|e| format!("{}: {e}", source.display()))?;

@@ -16,6 +16,10 @@ use core::ops::{Add, Mul};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scalar;
 
+#[cfg_attr(
+    any(pleach_cortex_m, pleach_mve),
+    expect(dead_code, reason = "no backend there: other backends use its lanes")
+)]
 impl Scalar {
     pub(crate) const NAME: &str = "scalar";
 
