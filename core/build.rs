@@ -6,7 +6,9 @@
 //! | `pleach_cortex_m` | SMLAD, SXTB16, half-precision conversions of the FPU | `thumbv7em-none-eabihf`; `thumbv8m.main-none-eabihf` with `-C target-cpu=cortex-m33` or `-C target-feature=+dsp` |
 //! | `pleach_mve` | Helium with floats | `thumbv8m.main-none-eabihf` with `-C target-cpu=cortex-m52`, `-m55`, `-m85` or `-C target-feature=+mve.fp` |
 //!
-//! At most one of the two is set. Anything else runs the scalar code.
+//! At most one of the two is set, and on bare metal only. Anything else runs the scalar code.
+//!
+//! `pleach_small` is set on bare metal of 32-bit Arm and RISC-V, where flash is scarce.
 
 use std::env::var;
 
@@ -25,8 +27,16 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-check-cfg=cfg(pleach_cortex_m)");
     println!("cargo:rustc-check-cfg=cfg(pleach_mve)");
+    println!("cargo:rustc-check-cfg=cfg(pleach_small)");
+    if var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return;
+    }
+    if let Ok("arm" | "riscv32") = var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        println!("cargo:rustc-cfg=pleach_small");
+    }
     let target = var("TARGET").unwrap_or_default();
-    if !(target.starts_with("thumbv") && target.ends_with("hf")) {
+    let cortex_m = target.starts_with("thumbv7em") || target.starts_with("thumbv8m.main");
+    if !(cortex_m && target.ends_with("hf")) {
         return;
     }
     let flags = var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();

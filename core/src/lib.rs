@@ -12,8 +12,8 @@
 //! * [`math`]: the elementary functions whose bits every target repeats.
 //! * [`tokenizer`]: text to tokens and back, from the blob.
 //!
-//! Nothing here panics or allocates; every input error is an [`Error`]. `unsafe` is only what enters a function with
-//! a target feature, in `kernels`.
+//! Nothing here panics or allocates; every input error is an [`Error`]. `unsafe` stands only in
+//! `kernels` (entering code compiled for a CPU, and micro-kernels) and in the blob's cast.
 
 #[cfg(any(test, feature = "std"))]
 extern crate std;

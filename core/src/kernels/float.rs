@@ -2,7 +2,7 @@
 
 use crate::blob::Tensor;
 use crate::kernels::isa::{BLOCK, Isa, LANES, Lanes};
-use crate::kernels::{A_UNIT, CHAINS};
+use crate::kernels::{A_UNIT, CHAINS, SMALL};
 use crate::math;
 
 /// A stored float.
@@ -156,8 +156,8 @@ fn tiles<I: Isa, E: Element, const U: usize>(
 }
 
 /// Rows `first..first + rows` of `w` times up to 8 columns: `acc = acc + w*x`, k ascending from +0.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn gemv_float<I: Isa, E: Element>(
     isa: I,
     w: &Tensor<'_>,
@@ -174,7 +174,7 @@ pub(crate) fn gemv_float<I: Isa, E: Element>(
         return;
     }
     // A tile wider than the unit (a transposed matrix) is read row by row.
-    if lanes == A_UNIT && cfg!(not(target_os = "none")) {
+    if lanes == A_UNIT && !SMALL {
         rows_of::<E, A_UNIT>(w, first, rows, columns, acc);
     } else {
         rows_of::<E, 1>(w, first, rows, columns, acc);
@@ -193,9 +193,7 @@ fn by_columns<I: Isa, E: Element>(
         let taken = match columns.len() {
             0 => return,
             // One width where flash is scarce.
-            n if n == 1 || cfg!(target_os = "none") => {
-                tile_of_16::<I, E, 1>(isa, tile, columns, acc)
-            }
+            n if n == 1 || SMALL => tile_of_16::<I, E, 1>(isa, tile, columns, acc),
             2 => tile_of_16::<I, E, 2>(isa, tile, columns, acc),
             3 => tile_of_16::<I, E, 3>(isa, tile, columns, acc),
             _ => tile_of_16::<I, E, 4>(isa, tile, columns, acc),
@@ -208,8 +206,8 @@ fn by_columns<I: Isa, E: Element>(
 }
 
 /// Lanes are rows: a tile is `[k][16]`.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 fn tile_of_16<I: Isa, E: Element, const C: usize>(
     isa: I,
     tile: &[u8],
@@ -234,8 +232,8 @@ fn tile_of_16<I: Isa, E: Element, const C: usize>(
 }
 
 /// `R` rows at once, by floats.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 fn rows_of<E: Element, const R: usize>(
     w: &Tensor<'_>,
     first: usize,

@@ -87,7 +87,8 @@ pub(crate) trait Isa: Copy {
     }
 }
 
-/// Work that a backend compiles for its CPU. `run` and all that it calls is `#[inline(always)]`.
+/// Work that a backend compiles for its CPU. `run` and all generic code that it calls is `#[inline(always)]`; but where
+/// `pleach_small` is set the whole build is for one backend, and the larger functions stay apart to save flash.
 pub(crate) trait Task {
     type Output;
     fn run<I: Isa>(self, isa: I) -> Self::Output;

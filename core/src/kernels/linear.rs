@@ -77,8 +77,8 @@ fn operation(w: &Tensor<'_>) -> Operation {
 
 /// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or 4 of an A panel. `acc` has a
 /// vector per column.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn gemv<I: Isa>(
     isa: I,
     w: &Tensor<'_>,
@@ -274,8 +274,8 @@ impl<'a> LinearJob<'a> {
 
     /// Units `unit..` of one matrix for columns `start..start + n`: rows, bias, deltas, residual. `out` is
     /// `[unit][column][16]`.
-    #[cfg_attr(not(target_os = "none"), inline(always))]
-    #[cfg_attr(target_os = "none", inline(never))]
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
     fn part_units<I: Isa>(
         &self,
         isa: I,

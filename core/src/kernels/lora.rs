@@ -237,8 +237,8 @@ pub(crate) fn prefetch<I: Isa>(
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
 /// its value.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_deltas<I: Isa>(
     isa: I,
     term: &LoraTerm<'_>,
@@ -323,8 +323,8 @@ impl BRows<'_> {
         }
     }
 
-    #[cfg_attr(not(target_os = "none"), inline(always))]
-    #[cfg_attr(target_os = "none", inline(never))]
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
     fn interleaved<I: Isa, E: Element, const C: usize>(
         &self,
         isa: I,

@@ -3,7 +3,8 @@
 //! * [`layout`]: how packed rows lie in memory.
 //! * [`panel`]: activations as a kernel reads them.
 //! * `isa`: what a backend is: 16 lanes of f32, and a few micro-kernels.
-//! * `linear`, `lora`, `float`, `q8`, [`attention`], `rope`, `elementwise`, `embedding`: one driver per operation,
+//! * `q8`, `range`: the checked pointers that micro-kernels of `q8` rows get; [`log`]: which operations have run.
+//! * `linear`, `lora`, `float`, [`attention`], `rope`, `elementwise`, `embedding`: one driver per operation,
 //!   generic over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
 //!   once a sweep.
 //! * `scalar`: the specification. The other folders are backends; the table below lists them, best first.
@@ -15,7 +16,8 @@
 //!
 //! **Adding a backend** is a folder with a type that implements `Isa`, and a line in the table. `target_arch` and
 //! `target_feature` stand here and in those folders only; `pleach_cortex_m` and `pleach_mve` are set by the core's
-//! `build.rs`, since stable compilers do not tell `cfg` about Arm's DSP and Helium.
+//! `build.rs`, since stable compilers do not tell `cfg` about Arm's DSP and Helium, and so is `pleach_small`, where flash
+//! is scarce and drivers are not inlined into each other.
 
 pub mod attention;
 #[cfg(pleach_cortex_m)]
@@ -60,13 +62,16 @@ pub const UNIT: usize = LANES;
 /// Rows of one unit of work in an A panel.
 pub const A_UNIT: usize = 4;
 
+/// Firmware whose flash and stack are scarce, on a CPU whose additions take a cycle: `build.rs` says where.
+pub(crate) const SMALL: bool = cfg!(pleach_small);
+
 /// Panels of selected experts that an operation looks up once, for all its units. Firmware, whose stack is scarce,
 /// looks them up each time.
-pub(crate) const HELD_PANELS: usize = if cfg!(target_os = "none") { 0 } else { 16 };
+pub(crate) const HELD_PANELS: usize = if SMALL { 0 } else { 16 };
 
 /// Chains of additions that a driver interleaves, to hide how long one addition takes. Firmware computes one by one: its
 /// flash is scarce, and its additions take a cycle.
-pub(crate) const CHAINS: usize = if cfg!(target_os = "none") { 1 } else { 4 };
+pub(crate) const CHAINS: usize = if SMALL { 1 } else { 4 };
 
 /// The kernels that this CPU may run: having the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

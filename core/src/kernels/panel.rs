@@ -175,8 +175,8 @@ fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
 /// Shapes: `x` `[K]`; `q` `[K padded to 16]`, written; `sx`, `sum` `[groups]`, written. Returns `false` if a
 /// value is not finite; the outputs are then unspecified.
 #[must_use]
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut [i32]) -> bool {
     let group = group.max(K_STEP);
     let parts = x.chunks(group).zip(q.chunks_mut(group));

@@ -28,8 +28,8 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 /// Arguments above -2^-25 become +0 first, so no subnormal is ever squared; below -87 the result is +0.
 /// Callers cut earlier: attention at -30, the softmaxes of the scalings at -64. Outside the domain
 /// nothing is promised except that NaN gives NaN, whatever its sign.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub fn exp(x: f32) -> f32 {
     let x = if magnitude(x) < TINY { 0.0 } else { x };
     let c = if x < LOWEST { LOWEST } else { x };

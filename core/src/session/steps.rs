@@ -381,7 +381,7 @@ impl<'m> Machine<'m> {
         Ok(())
     }
 
-    /// Outputs of a classifier layer `[row][picked]` → the next one's input `[picked][row]`.
+    /// Outputs of a classifier layer `[row / 16][picked][16]` → the next one's input `[picked][row]`.
     pub(crate) fn classifier_input(&self, state: &mut State<'_>, picked: usize, width: usize) {
         let relu = self.model.classifier_relu();
         let inputs = state.scores.chunks_exact_mut(width.max(1)).take(picked);

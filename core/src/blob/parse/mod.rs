@@ -202,7 +202,6 @@ impl<'b> Model<'b> {
         model.replaced = files;
         model.widest_ranks = widest_ranks(&model);
         model.has_m4 = has_m4(&model);
-        model.has_m4 = has_m4(&model);
         Ok(model)
     }
 }

@@ -12,8 +12,8 @@ use crate::session::Column;
 const AHEAD: usize = 4096;
 
 /// The sums of one unit, `[sharing][column][head_dim]`; nothing is written for columns that end before its segment.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
     let n = job.columns.len();
     let rows = job.shape.sharing.saturating_mul(n);
@@ -103,8 +103,8 @@ impl<'a> Mixing<'a> {
     }
 
     /// Adds weight times value for positions `from..to`.
-    #[cfg_attr(not(target_os = "none"), inline(always))]
-    #[cfg_attr(target_os = "none", inline(never))]
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
     fn positions<I: Isa, E: Cached, const Q: usize, const D: usize>(
         self,
         isa: I,
@@ -164,8 +164,8 @@ fn add<I: Isa, E: Cached, const Q: usize, const D: usize>(
 }
 
 /// The last dimensions, where they do not fill a vector.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 fn partial<I: Isa, E: Cached>(isa: I, values: &[u8]) -> I::Lanes {
     let mut lanes = [0.0; LANES];
     for (lane, value) in lanes.iter_mut().zip(values.chunks_exact(E::BYTES)) {

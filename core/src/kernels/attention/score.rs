@@ -7,8 +7,8 @@ use crate::kernels::float::Cached;
 use crate::kernels::isa::{Isa, Lanes};
 
 /// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
     let mut groups = Groups::new(job, unit);
     while let Some(group) = groups.next(I::QUERIES) {
@@ -96,8 +96,8 @@ fn block<I: Isa, E: Cached, const Q: usize, const T: usize>(
 }
 
 /// 16 values of a query from dimension `at` on; those beyond its last are not its own.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 fn query_lanes(job: &AttentionJob<'_>, query: &Query, at: usize) -> [f32; LANES] {
     let n = job.columns.len();
     let first = query.head.saturating_mul(job.shape.head_dim) + at;
@@ -126,8 +126,8 @@ fn whole<V, const T: usize>(tiles: [&[V]; T]) -> Option<[&[V; LANES]; T]> {
 }
 
 /// Dimension `d`: one step of each chain.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 fn multiply<I: Isa, E: Cached, const Q: usize, const T: usize>(
     isa: I,
     tiles: [&[E::Vector]; T],

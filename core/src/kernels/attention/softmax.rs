@@ -7,8 +7,8 @@ use crate::pairs::pairs;
 use crate::session::Column;
 
 /// The weights of one unit in the place of its scores; +0 from a column's position to the end of its tile.
-#[cfg_attr(not(target_os = "none"), inline(always))]
-#[cfg_attr(target_os = "none", inline(never))]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(super) fn unit(job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
     let n = job.columns.len();
     let first = unit.kv_head.saturating_mul(job.shape.sharing);

@@ -1,5 +1,6 @@
 //! `q8` rows: exact integer dots per group, three rounded f32 operations each.
 
+use crate::kernels::SMALL;
 use crate::kernels::isa::{BLOCK, LANES};
 use crate::kernels::layout::{K_STEP, Layout, q8_weight};
 use crate::kernels::panel::PanelColumn;
@@ -19,7 +20,7 @@ pub(crate) fn gemv_q8_scalar(
         // The panel is another kernel's: of the same model, whose other tensors are `m4`.
         _ if columns.iter().any(|c| c.expanded) => decoded(tile, columns, lane, acc),
         // Flash is scarce where these are other targets' layouts.
-        Layout::R16K4 | Layout::R4K4 if cfg!(target_os = "none") => {
+        Layout::R16K4 | Layout::R4K4 if SMALL => {
             decoded(tile, columns, lane, acc);
         }
         Layout::R16K4 => interleaved::<16>(tile, columns, lane, acc),

@@ -10,6 +10,7 @@ struct Halves<'a>(&'a [u8]);
 
 impl Task for Halves<'_> {
     type Output = Vec<f32>;
+    #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Vec<f32> {
         let chunks = self.0.as_chunks::<{ 2 * LANES }>().0;
         chunks
@@ -31,6 +32,7 @@ struct Bytes<'a>(&'a [u8]);
 
 impl Task for Bytes<'_> {
     type Output = Vec<f32>;
+    #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Vec<f32> {
         let chunks = self.0.as_chunks::<LANES>().0;
         chunks.iter().flat_map(|b| isa.load_i8(b).array()).collect()
@@ -51,6 +53,7 @@ struct Floats<'a> {
 
 impl Task for Floats<'_> {
     type Output = Vec<f32>;
+    #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Vec<f32> {
         let mut out = Vec::new();
         let pairs = self.x.as_chunks::<LANES>().0.iter();

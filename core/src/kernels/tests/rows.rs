@@ -23,6 +23,7 @@ struct Gemv<'a> {
 impl Task for Gemv<'_> {
     type Output = Vec<u32>;
 
+    #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Vec<u32> {
         let mut block = Block::EMPTY;
         block.take(&self.input, self.weight.dtype, 0..self.columns);
