@@ -13,7 +13,7 @@
 //! * [`tokenizer`]: text to tokens and back, from the blob.
 //!
 //! Nothing here panics or allocates; every input error is an [`Error`]. `unsafe` stands only in
-//! `kernels` (entering code compiled for a CPU, and micro-kernels) and in the blob's cast.
+//! `kernels` (entering code compiled for a CPU, and micro-kernels).
 
 #[cfg(any(test, feature = "std"))]
 extern crate std;
