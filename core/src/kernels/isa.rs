@@ -17,7 +17,7 @@ use core::ops::{Add, Mul};
 pub const LANES: usize = 16;
 
 /// Columns that a micro-kernel takes at once, or vectors of a column: fewer on bare metal, where they are stack.
-pub const BLOCK: usize = if cfg!(target_os = "none") { 2 } else { 8 };
+pub const BLOCK: usize = if crate::kernels::SMALL { 2 } else { 8 };
 
 /// Accumulators of a block of columns: `[column][row]`.
 pub(crate) type Acc = [[f32; LANES]; BLOCK];
