@@ -62,8 +62,14 @@ fn layers_with_experts() {
     let mut random = Random::new(4);
     for n in 0..if cfg!(miri) { 3 } else { 150 } {
         let edge = Edge::of(n);
-        let rows = random.pick(&[1, 3, 15, 16, 17, 31, 33, 64, 100]);
-        let k = random.pick(&[1, 3, 31, 33, 64, 100, 257]);
+        let (rows, k): (&[usize], &[usize]) = match cfg!(miri) {
+            true => (&[3, 17], &[3, 33]),
+            false => (
+                &[1, 3, 15, 16, 17, 31, 33, 64, 100],
+                &[1, 3, 31, 33, 64, 100, 257],
+            ),
+        };
+        let (rows, k) = (random.pick(rows), random.pick(k));
         let group = random.pick(&[32, 64, 128, 256]);
         let columns = 1 + n % 19;
         let size = random.pick(&Size::ALL);
