@@ -7,8 +7,8 @@ use crate::kernels::q8::Q8Tile;
 
 /// A `[rows][cols]` matrix in place.
 ///
-/// Invariant (by `parse`, or by the constructor): `data` holds exactly
-/// `ceil(rows / lanes)` whole tiles.
+/// Invariants (by the constructors): `data` holds exactly `ceil(rows / lanes)` whole tiles; what is not borrowed has columns, and
+/// a layout that holds its dtype.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'b> {
     pub(crate) dtype: Dtype,
@@ -36,7 +36,8 @@ impl<'b> Tensor<'b> {
     ) -> Option<Self> {
         let lanes = layout.tile_rows();
         let bytes = layout::tile_bytes(dtype, layout, cols, group);
-        if data.len() != rows.div_ceil(lanes).saturating_mul(bytes) {
+        let whole = data.len() == rows.div_ceil(lanes).saturating_mul(bytes);
+        if !whole || cols == 0 || !layout.holds(dtype) {
             return None;
         }
         let scales = match dtype {
@@ -88,9 +89,7 @@ impl<'b> Tensor<'b> {
         scale_exp: i8,
         data: &'b [u8],
     ) -> Option<Self> {
-        let legal = layout.holds(dtype)
-            && matches!(group, 32 | 64 | 128 | 256)
-            && scale_exp_is_legal(dtype, scale_exp);
+        let legal = matches!(group, 32 | 64 | 128 | 256) && scale_exp_is_legal(dtype, scale_exp);
         if !legal {
             return None;
         }

@@ -2,7 +2,7 @@
 
 use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
-use crate::kernels::layout::{Dtype, Layout};
+use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 
 /// Rows of a tile.
@@ -41,8 +41,8 @@ impl Range {
         out: &mut [[f32; LANES]],
     ) -> Option<Self> {
         let k_step = layout.k_step();
-        let other = w.layout as u8 != layout as u8 || !matches!(w.dtype, Dtype::Q8);
-        if other || w.cols == 0 || w.group == 0 || !w.group.is_multiple_of(32) {
+        // Tensor's invariant: it has columns, and its layout, which none of the others is, holds its dtype.
+        if w.layout as u8 != layout as u8 || !w.group.is_multiple_of(32) || w.group == 0 {
             return None;
         }
         // Tensor's invariant: its data are whole tiles, as many as its rows take.

@@ -32,7 +32,8 @@ const KERNELS: [Kernel; 12] = [
     kernel(AARCH64, "gemv_q8_r16k4_neon_i8mm", "smmla", &[]),
     kernel(AARCH64, "gemv_q8_r4k4_neon_i8mm", "smmla", &[]),
     kernel(M4, "gemv_q8_m4_cortex_m_smlad", "smlad", &[]),
-    kernel(M55, "gemv_q8_r4k16_mve_vmladav", "vmladav", &[]),
+    // What VMLADAV is called where it does not exchange pairs.
+    kernel(M55, "gemv_q8_r4k16_mve_vmladav", "vmlav", &[]),
 ];
 
 const fn kernel(

@@ -41,7 +41,8 @@ const BOARDS: [Board; 5] = [
         flags: &["-Ctarget-cpu=cortex-m55"],
         machine: "mps3-an547",
         size: "large",
-        kernel: Some(("gemv_q8_r4k16_mve_vmladav", "vmladav")),
+        // What VMLADAV is called where it does not exchange pairs.
+        kernel: Some(("gemv_q8_r4k16_mve_vmladav", "vmlav")),
         bars: &[(64, 230), (128, 200), (256, 200), (512, 200)],
     },
     Board {

@@ -8,7 +8,10 @@ use pleach::blob::{BPanel, Lora, Tensor};
 use pleach::hash::Fnv1a;
 use pleach::kernels::layout::{Dtype, Layout, b_scale_bytes, groups, packed_b_size, packed_size};
 use pleach::kernels::probe::{self, By, Columns};
-use pleach::kernels::{A_UNIT, BLOCK, LANES, Operation, UNIT};
+use pleach::kernels::{A_UNIT, LANES, Operation, UNIT};
+
+/// The most columns of a case.
+const COLUMNS: usize = 8;
 
 /// Rows and columns of matrices.
 const SIZES: [usize; 6] = [1, 3, 31, 33, 64, 1000];
@@ -145,7 +148,7 @@ fn matrices(
             for group in GROUPS {
                 for fill in [Fill::Random, Fill::Extreme] {
                     turn += 1;
-                    let n = 1 + turn % BLOCK;
+                    let n = 1 + turn % COLUMNS;
                     let exp = -((turn % 11) as i8);
                     let shape = Shape {
                         rows,
@@ -166,7 +169,8 @@ fn matrices(
                         .expect("the bytes are those of the shape");
                     let x = &mut memory.x[..n * cols];
                     data::activations(group, fill, &mut random, x);
-                    let expand = layout == Layout::M4 && by.expands();
+                    // All of a session's panels are expanded where its model has `m4` tensors, whatever lies beside them.
+                    let expand = by.expands();
                     quantise(by, expand, &shape, x, &mut memory.backend);
                     quantise(By::Specification, false, &shape, x, &mut memory.spec);
                     let what = |line: Line| {
@@ -284,7 +288,7 @@ fn loras(
     for (rank, outputs) in [(1, 33), (3, 3), (8, 64), (8, 31), (9, 1000)] {
         for cols in SIZES {
             turn += 1;
-            let (n, group) = (1 + turn % BLOCK, GROUPS[turn % 4]);
+            let (n, group) = (1 + turn % COLUMNS, GROUPS[turn % 4]);
             let shape = Shape {
                 rows: outputs,
                 cols,
@@ -328,7 +332,8 @@ fn loras(
             };
             let x = &mut memory.x[..n * cols];
             data::activations(group, Fill::Random, &mut random, x);
-            let expand = layout == Layout::M4 && by.expands();
+            // All of a session's panels are expanded where its model has `m4` tensors, whatever lies beside them.
+            let expand = by.expands();
             quantise(by, expand, &shape, x, &mut memory.backend);
             quantise(By::Specification, false, &shape, x, &mut memory.spec);
             for (by, side, expanded) in [
