@@ -9,12 +9,12 @@ impl Random {
     /// The numbers of `seed`.
     pub fn new(seed: u64) -> Self {
         let mut r = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1);
-        r.next();
+        r.draw();
         r
     }
 
     /// The next one.
-    pub fn next(&mut self) -> u32 {
+    pub fn draw(&mut self) -> u32 {
         let s = self.0;
         self.0 = s
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -34,7 +34,7 @@ pub enum Fill {
 
 /// An f16 that a file may hold as a scale: 0, or normal and positive.
 fn scale(r: &mut Random, fill: Fill) -> u16 {
-    let n = r.next();
+    let n = r.draw();
     match fill {
         Fill::Extreme => 0x7bff,
         _ if n.is_multiple_of(29) => 0,
@@ -44,7 +44,7 @@ fn scale(r: &mut Random, fill: Fill) -> u16 {
 
 /// An f16 weight: 0, or 2^-24 <= |w| <= 65504.
 fn half(r: &mut Random, fill: Fill) -> u16 {
-    let n = r.next();
+    let n = r.draw();
     let sign = (n >> 16) as u16 & 0x8000;
     match fill {
         Fill::Extreme => sign | 0x7bff,
@@ -53,7 +53,7 @@ fn half(r: &mut Random, fill: Fill) -> u16 {
 }
 
 fn single(r: &mut Random) -> f32 {
-    let n = r.next();
+    let n = r.draw();
     // 2^-24 to 2^4, of either sign.
     f32::from_bits((n & 0x8000_0000) | (0x3380_0000 + n % 0x0e00_0000))
 }
@@ -81,9 +81,9 @@ pub fn tensor(
         }
         for w in vectors.as_chunks_mut::<4>().0 {
             *w = match fill {
-                Fill::Random => r.next().to_le_bytes(),
+                Fill::Random => r.draw().to_le_bytes(),
                 Fill::Extreme => r
-                    .next()
+                    .draw()
                     .to_le_bytes()
                     .map(|b| if b % 2 == 0 { 0x80 } else { 0x7f }),
             };
@@ -100,7 +100,7 @@ pub fn b_panel(dtype: Dtype, scales: usize, fill: Fill, r: &mut Random, bytes: &
     for s in head.as_chunks_mut::<2>().0 {
         *s = scale(r, fill).to_le_bytes();
     }
-    values.fill_with(|| r.next() as u8);
+    values.fill_with(|| r.draw() as u8);
 }
 
 fn floats(dtype: Dtype, fill: Fill, r: &mut Random, bytes: &mut [u8]) {
@@ -120,10 +120,10 @@ fn floats(dtype: Dtype, fill: Fill, r: &mut Random, bytes: &mut [u8]) {
 /// Activations: groups of all sizes, zeros, and groups in which every value is the largest.
 pub fn activations(group: usize, fill: Fill, r: &mut Random, x: &mut [f32]) {
     for x in x.chunks_mut(group) {
-        let n = r.next();
+        let n = r.draw();
         let size = f32::from_bits(((107 + n % 24) << 23) | (n >> 9));
         for v in x {
-            let n = r.next();
+            let n = r.draw();
             *v = match (fill, n % 16) {
                 (Fill::Extreme, _) => {
                     if n & 16 == 0 {
