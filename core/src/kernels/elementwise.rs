@@ -43,11 +43,11 @@ pub(crate) const fn place(row: usize, columns: usize, column: usize) -> usize {
     vector.saturating_mul(LANES).saturating_add(row % LANES)
 }
 
-/// The first values of a vector of which only `len` count; the others are 0.
+/// At most 16 values as a vector; the others are 0.
 #[inline(always)]
-fn first(x: &[f32; LANES], len: usize) -> [f32; LANES] {
+fn padded(x: &[f32]) -> [f32; LANES] {
     let mut lanes = [0.0; LANES];
-    lanes.iter_mut().zip(x).take(len).for_each(|(l, x)| *l = *x);
+    lanes.iter_mut().zip(x).for_each(|(l, x)| *l = *x);
     lanes
 }
 
@@ -72,7 +72,7 @@ impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x) {
             let x = match out.len() {
                 LANES => isa.load(x),
-                len => isa.load(&first(x, len)),
+                len => isa.load(&padded(x.get(..len).unwrap_or(&[]))),
             }
             .flush();
             squares = squares + x * x;
@@ -86,9 +86,7 @@ impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
             match out.as_mut_array::<LANES>() {
                 Some(out) => *out = (isa.load(out) * inv * w).flush().array(),
                 None => {
-                    let mut x = [0.0; LANES];
-                    x.iter_mut().zip(&*out).for_each(|(x, o)| *x = *o);
-                    let y = (isa.load(&x) * inv * w).flush().array();
+                    let y = (isa.load(&padded(out)) * inv * w).flush().array();
                     out.iter_mut().zip(y).for_each(|(o, y)| *o = y);
                 }
             }

@@ -3,12 +3,13 @@
 //! * [`layout`]: how packed rows lie in memory.
 //! * [`panel`]: activations as a kernel reads them.
 //! * `isa`: what a backend is: 16 lanes of f32, and a few micro-kernels.
-//! * `q8`, `range`: the checked pointers that micro-kernels of `q8` rows get; [`log`]: which operations have run.
+//! * `q8`, `range`: the checked pointers that micro-kernels of `q8` rows get; `token`: the proof that a CPU has a backend;
+//!   [`log`]: which operations have run.
 //! * `linear`, `lora`, `float`, [`attention`], `rope`, `elementwise`, `embedding`: one driver per operation,
 //!   generic over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
 //!   once a sweep.
 //! * `scalar`: the specification. The other folders are backends; the table below lists them, best first.
-//! * [`probe`]: single operations, for the kernels' own tests.
+//! * `probe`: single operations, for the kernels' own tests.
 //! * [`work`]: a range of rows of one operation, and the [`Executor`] that runs it.
 //!
 //! A micro-kernel's name is `operation_dtype_layout_backend[_instruction]`, as `gemv_q8_r16k4_x86_avx512vnni`: the
@@ -35,6 +36,7 @@ mod mve;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
 pub mod panel;
+#[doc(hidden)]
 pub mod probe;
 #[cfg_attr(
     not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")),
@@ -47,6 +49,8 @@ pub(crate) mod rope;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"))]
+mod token;
 pub mod work;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;

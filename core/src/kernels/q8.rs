@@ -3,6 +3,7 @@
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
+use crate::kernels::scalar::q8::gemv_q8_scalar;
 use core::marker::PhantomData;
 
 /// One tile of `q8` rows.
@@ -68,8 +69,41 @@ impl<'a, const C: usize> Q8Block<'a, C> {
     }
 }
 
+/// A backend with micro-kernels for the layouts `r16k4` and `r4k4`. A value is the proof of its features.
+#[allow(unsafe_code)]
+pub(crate) trait Interleaved: Copy {
+    /// Columns that they take at once: 2, 4 or 8.
+    const WIDEST: usize;
+
+    /// # Safety
+    ///
+    /// `block` is a sound block of `r16k4`.
+    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]);
+
+    /// # Safety
+    ///
+    /// `block` is a sound block of `r4k4`.
+    unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C];
+}
+
+/// [`Isa::q8`](crate::kernels::isa::Isa::q8) of such a backend; other layouts are read by the scalar code.
+#[inline(always)]
+pub(crate) fn gemv_q8<B: Interleaved>(
+    backend: B,
+    tile: &Q8Tile<'_>,
+    columns: &[PanelColumn<'_>],
+    lane: usize,
+    acc: &mut [[f32; LANES]],
+) {
+    match tile.layout {
+        Layout::R16K4 => by_columns(R16K4(backend), tile, columns, lane, acc),
+        Layout::R4K4 => by_columns(R4K4(backend), tile, columns, lane, acc),
+        _ => gemv_q8_scalar(tile, columns, lane, acc),
+    }
+}
+
 /// A micro-kernel over a number of columns that is known when it is compiled.
-pub(crate) trait Q8Kernel: Copy {
+trait Q8Kernel: Copy {
     /// The layout of its tiles: it gets no others.
     const LAYOUT: Layout;
 
@@ -80,9 +114,43 @@ pub(crate) trait Q8Kernel: Copy {
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]);
 }
 
+#[derive(Clone, Copy)]
+struct R16K4<B>(B);
+
+impl<B: Interleaved> Q8Kernel for R16K4<B> {
+    const LAYOUT: Layout = Layout::R16K4;
+    const WIDEST: usize = B::WIDEST;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: `take` comes here with blocks of `LAYOUT` only, and `Q8Block::new` makes sound ones.
+        unsafe { self.0.r16k4(block, acc) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct R4K4<B>(B);
+
+impl<B: Interleaved> Q8Kernel for R4K4<B> {
+    const LAYOUT: Layout = Layout::R4K4;
+    const WIDEST: usize = B::WIDEST;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: `take` comes here with blocks of `LAYOUT` only, and `Q8Block::new` makes sound ones.
+        let sums = unsafe { self.0.r4k4(block) };
+        for (acc, sums) in acc.iter_mut().zip(sums) {
+            let rows = acc.iter_mut().skip(lane);
+            rows.zip(sums).for_each(|(a, s)| *a = s);
+        }
+    }
+}
+
 /// Runs a micro-kernel over up to 8 columns: 1, 2, if it can 3, 4 or 8 at once.
 #[inline(always)]
-pub(crate) fn by_columns<'a, K: Q8Kernel>(
+fn by_columns<'a, K: Q8Kernel>(
     kernel: K,
     tile: &Q8Tile<'a>,
     columns: &[PanelColumn<'a>],

@@ -194,3 +194,24 @@ pub struct Counters {
     /// Of these, the classifier's.
     pub classifier_macs: u64,
 }
+
+impl Counters {
+    /// What was counted since `earlier`, counters of the same session.
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            sweeps: self.sweeps.saturating_sub(earlier.sweeps),
+            columns: self.columns.saturating_sub(earlier.columns),
+            weight_bytes: self.weight_bytes.saturating_sub(earlier.weight_bytes),
+            classifier_bytes: self
+                .classifier_bytes
+                .saturating_sub(earlier.classifier_bytes),
+            kv_bytes: self.kv_bytes.saturating_sub(earlier.kv_bytes),
+            guesses: self.guesses.saturating_sub(earlier.guesses),
+            hits: self.hits.saturating_sub(earlier.hits),
+            held_guesses: self.held_guesses.saturating_sub(earlier.held_guesses),
+            held_hits: self.held_hits.saturating_sub(earlier.held_hits),
+            macs: self.macs.saturating_sub(earlier.macs),
+            classifier_macs: self.classifier_macs.saturating_sub(earlier.classifier_macs),
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use crate::interrupt;
 use console::Term;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -89,15 +89,7 @@ pub(crate) fn bytes(n: u64) -> String {
 
 /// All digits, in groups of three: `100,924`.
 pub(crate) fn exactly(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    HumanCount(n).to_string()
 }
 
 /// A count with a unit: `0.25 M`.

@@ -80,7 +80,7 @@ impl<'b, 'a> Ours<'b, 'a> {
         }
         Ok(Done {
             seconds: start.elapsed().as_secs_f64(),
-            counters: less(self.session.counters(), before),
+            counters: self.session.counters().since(before),
         })
     }
 
@@ -91,7 +91,7 @@ impl<'b, 'a> Ours<'b, 'a> {
         for token in tokens {
             all.seconds += self.push(&[*token], executor)?.seconds;
         }
-        all.counters = less(self.session.counters(), before);
+        all.counters = self.session.counters().since(before);
         Ok(all)
     }
 
@@ -108,21 +108,4 @@ impl<'b, 'a> Ours<'b, 'a> {
 
 fn refused(e: pleach::Error) -> String {
     format!("pleach: {e}")
-}
-
-/// What was counted since.
-pub fn less(a: Counters, b: Counters) -> Counters {
-    Counters {
-        sweeps: a.sweeps - b.sweeps,
-        columns: a.columns - b.columns,
-        weight_bytes: a.weight_bytes - b.weight_bytes,
-        kv_bytes: a.kv_bytes - b.kv_bytes,
-        guesses: a.guesses - b.guesses,
-        hits: a.hits - b.hits,
-        held_guesses: a.held_guesses - b.held_guesses,
-        held_hits: a.held_hits - b.held_hits,
-        macs: a.macs - b.macs,
-        classifier_bytes: a.classifier_bytes - b.classifier_bytes,
-        classifier_macs: a.classifier_macs - b.classifier_macs,
-    }
 }

@@ -12,9 +12,8 @@ use crate::kernels::Task;
 use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
 use crate::kernels::range::Range;
-use crate::kernels::scalar::{Array, Scalar, q8::gemv_q8_scalar};
+use crate::kernels::scalar::{Array, scalar_lanes};
 
 /// The backend of a build for a Cortex-M with DSP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,40 +40,14 @@ impl CortexM {
 }
 
 impl Isa for CortexM {
-    type Lanes = Array;
+    scalar_lanes!();
 
     const EXPANDS: bool = true;
     const RANGES: usize = BLOCK;
-    const QUERIES: usize = 1;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> Array {
-        Scalar.splat(x)
-    }
-
-    #[inline(always)]
-    fn load(self, x: &[f32; LANES]) -> Array {
-        Scalar.load(x)
-    }
 
     #[inline(always)]
     fn load_f16(self, x: &[u8; 2 * LANES]) -> Array {
         Array(half::load_f16_cortex_m(x))
-    }
-
-    #[inline(always)]
-    fn load_i8(self, x: &[u8; LANES]) -> Array {
-        Scalar.load_i8(x)
-    }
-
-    fn q8(
-        self,
-        tile: &Q8Tile<'_>,
-        columns: &[PanelColumn<'_>],
-        lane: usize,
-        acc: &mut [[f32; LANES]],
-    ) {
-        gemv_q8_scalar(tile, columns, lane, acc);
     }
 
     #[inline(always)]

@@ -1,14 +1,14 @@
 //! Dots by SDOT: four rows of a step times the four bytes of one element of x.
 
 use super::DotProd;
-use super::q8::{AHEAD, Dots, Family, load_64, rows_of_4, rows_of_16};
+use super::q8::{AHEAD, Dots, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
-use crate::kernels::q8::Q8Block;
+use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 #[allow(unsafe_code)]
-impl Family for DotProd {
+impl Interleaved for DotProd {
     const WIDEST: usize = 4;
 
     #[inline(always)]

@@ -2,14 +2,14 @@
 
 use super::I8mm;
 use super::dotprod::{gemv_q8_r4k4_neon_dotprod, gemv_q8_r16k4_neon_dotprod};
-use super::q8::{Dots, Family, load_64, rows_of_4, rows_of_16};
+use super::q8::{Dots, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
-use crate::kernels::q8::Q8Block;
+use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 #[allow(unsafe_code)]
-impl Family for I8mm {
+impl Interleaved for I8mm {
     const WIDEST: usize = 4;
 
     #[inline(always)]

@@ -15,76 +15,26 @@ mod q8;
 mod smull;
 
 use crate::blob::Tensor;
-use crate::kernels::Task;
 use crate::kernels::isa::{Isa, LANES};
-use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
+use crate::kernels::q8::{Interleaved, Q8Tile, gemv_q8};
+use crate::kernels::token::token;
 use lanes::F32x16;
-use q8::Family;
 
-/// A token, and how it is come by.
-macro_rules! backend {
-    ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $features:literal, [$($feature:tt),*]) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) struct $name(());
-
-        impl $name {
-            pub(crate) const NAME: &str = $text;
-
-            pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
-                match layout {
-                    Layout::R16K4 => Some(concat!("gemv_q8_r16k4_", $kernel)),
-                    Layout::R4K4 => Some(concat!("gemv_q8_r4k4_", $kernel)),
-                    _ => None,
-                }
-            }
-
-            /// The proof, if every CPU that this build runs on has the features.
-            pub(crate) const fn of_build() -> Option<Self> {
-                if cfg!(all($(target_feature = $feature),*)) {
-                    Some(Self(()))
-                } else {
-                    None
-                }
-            }
-
-            /// The proof, if the running CPU has the features.
-            #[cfg(any(test, feature = "std"))]
-            pub(crate) fn detect() -> Option<Self> {
-                ($(std::arch::is_aarch64_feature_detected!($feature))&&*).then_some(Self(()))
-            }
-
-            /// Runs a task compiled with the features. Nothing is fused that is not written so.
-            #[inline(always)]
-            #[allow(unsafe_code)]
-            pub(crate) fn enter<T: Task>(self, task: T) -> T::Output {
-                #[target_feature(enable = $features)]
-                fn compiled<T: Task>(isa: $name, task: T) -> T::Output {
-                    task.run(isa)
-                }
-                // SAFETY: cpu: `self` exists only where `of_build` or `detect` found the features.
-                unsafe { compiled(self, task) }
-            }
-        }
-    };
-}
-
-backend! {
+token! {
     /// The proof that this CPU has NEON.
-    Neon, "neon", "neon", "neon", ["neon"]
+    Neon, "neon", "neon", is_aarch64_feature_detected, "neon", ["neon"]
 }
-backend! {
+token! {
     /// The proof that this CPU has NEON and its dot products.
-    DotProd, "dotprod", "neon_dotprod", "neon,dotprod", ["neon", "dotprod"]
+    DotProd, "dotprod", "neon_dotprod", is_aarch64_feature_detected, "neon,dotprod", ["neon", "dotprod"]
 }
-backend! {
+token! {
     /// The proof that this CPU has NEON, its dot products and its products of int8 matrices.
-    I8mm, "i8mm", "neon_i8mm", "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
+    I8mm, "i8mm", "neon_i8mm", is_aarch64_feature_detected, "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
 }
 
-impl<F: Family> Isa for F {
+impl<B: Interleaved> Isa for B {
     type Lanes = F32x16;
 
     const RANGES: usize = 1;
@@ -117,7 +67,7 @@ impl<F: Family> Isa for F {
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        q8::gemv_q8(self, tile, columns, lane, acc);
+        gemv_q8(self, tile, columns, lane, acc);
     }
 
     #[inline(always)]

@@ -5,8 +5,7 @@ use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::{Dtype, Layout};
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
-use crate::kernels::scalar::q8::gemv_q8_scalar;
+use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -15,23 +14,6 @@ pub(super) const AHEAD: usize = 1024;
 
 /// Steps of a group of 64.
 const USUAL: usize = 16;
-
-/// A backend: its micro-kernels for both layouts, each compiled with its features. A value is the proof of them.
-#[allow(unsafe_code)]
-pub(crate) trait Family: Copy {
-    /// Columns that its micro-kernels take at once.
-    const WIDEST: usize;
-
-    /// # Safety
-    ///
-    /// `block` is a sound block of `r16k4`.
-    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]);
-
-    /// # Safety
-    ///
-    /// `block` is a sound block of `r4k4`.
-    unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C];
-}
 
 /// The exact dots of a group, `steps` steps of 4 k: from `w`, 4 k of `R` rows a step, and each `q`, 4 k a step. All
 /// pointers move on.
@@ -60,26 +42,11 @@ pub(super) trait Dots {
     ) -> [int32x4_t; C];
 }
 
-#[inline(always)]
-pub(super) fn gemv_q8<F: Family>(
-    family: F,
-    tile: &Q8Tile<'_>,
-    columns: &[PanelColumn<'_>],
-    lane: usize,
-    acc: &mut [[f32; LANES]],
-) {
-    match tile.layout {
-        Layout::R16K4 => by_columns(R16K4(family), tile, columns, lane, acc),
-        Layout::R4K4 => by_columns(R4K4(family), tile, columns, lane, acc),
-        _ => gemv_q8_scalar(tile, columns, lane, acc),
-    }
-}
-
 /// Rows of many tiles of `r16k4` times one column: what is the same for all tiles is checked once.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(super) fn range_q8<F: Family>(
-    family: F,
+pub(super) fn range_q8<B: Interleaved>(
+    backend: B,
     w: &Tensor<'_>,
     (first, rows): (usize, usize),
     column: &PanelColumn<'_>,
@@ -103,47 +70,11 @@ pub(super) fn range_q8<F: Family>(
     for out in out.iter_mut().take(count) {
         // SAFETY: the first tile and the column are sound by `Q8Block::new`; the next ones, `bytes` apart, have the same
         //   shape, and the last one is there.
-        unsafe { family.r16k4(&block, core::array::from_mut(out)) };
+        unsafe { backend.r16k4(&block, core::array::from_mut(out)) };
         block.scales = block.scales.wrapping_add(bytes);
         block.vectors = block.vectors.wrapping_add(bytes);
     }
     true
-}
-
-#[derive(Clone, Copy)]
-struct R16K4<F>(F);
-
-impl<F: Family> Q8Kernel for R16K4<F> {
-    const LAYOUT: Layout = Layout::R16K4;
-    const WIDEST: usize = F::WIDEST;
-
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: the layout is `LAYOUT`; the rest is `block`'s invariant.
-        unsafe { self.0.r16k4(block, acc) }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct R4K4<F>(F);
-
-impl<F: Family> Q8Kernel for R4K4<F> {
-    const LAYOUT: Layout = Layout::R4K4;
-    const WIDEST: usize = F::WIDEST;
-
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: `gemv_q8` comes here with tiles of `r4k4` only; the rest is `block`'s invariant.
-        let sums = unsafe { self.0.r4k4(block) };
-        for (acc, sums) in acc.iter_mut().zip(sums) {
-            acc.iter_mut()
-                .skip(lane)
-                .zip(sums)
-                .for_each(|(a, s)| *a = s);
-        }
-    }
 }
 
 /// The next 64 bytes of a stream of weights; those [`AHEAD`] are asked for, unless the columns are many.

@@ -1,14 +1,14 @@
 //! Dots without an instruction for them. The products of two steps add up in 16 bits: 2 * 128 * 127 = 32512.
 
 use super::Neon;
-use super::q8::{AHEAD, Dots, Family, load_64, rows_of_4, rows_of_16};
+use super::q8::{AHEAD, Dots, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
-use crate::kernels::q8::Q8Block;
+use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 #[allow(unsafe_code)]
-impl Family for Neon {
+impl Interleaved for Neon {
     const WIDEST: usize = 2;
 
     #[inline(always)]

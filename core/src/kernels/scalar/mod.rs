@@ -115,3 +115,40 @@ impl Isa for Scalar {
         q8::gemv_q8_scalar(tile, columns, lane, acc);
     }
 }
+
+/// What an `Isa` without lanes of its own takes from [`Scalar`].
+#[cfg(any(pleach_cortex_m, pleach_mve))]
+macro_rules! scalar_lanes {
+    () => {
+        type Lanes = $crate::kernels::scalar::Array;
+
+        const QUERIES: usize = 1;
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::Lanes {
+            $crate::kernels::scalar::Scalar.splat(x)
+        }
+
+        #[inline(always)]
+        fn load(self, x: &[f32; LANES]) -> Self::Lanes {
+            $crate::kernels::scalar::Scalar.load(x)
+        }
+
+        #[inline(always)]
+        fn load_i8(self, x: &[u8; LANES]) -> Self::Lanes {
+            $crate::kernels::scalar::Scalar.load_i8(x)
+        }
+
+        fn q8(
+            self,
+            tile: &$crate::kernels::q8::Q8Tile<'_>,
+            columns: &[PanelColumn<'_>],
+            lane: usize,
+            acc: &mut [[f32; LANES]],
+        ) {
+            $crate::kernels::scalar::q8::gemv_q8_scalar(tile, columns, lane, acc);
+        }
+    };
+}
+#[cfg(any(pleach_cortex_m, pleach_mve))]
+pub(crate) use scalar_lanes;

@@ -1,56 +1,16 @@
 //! AVX2 with F16C: eight lanes in a register.
 
 use super::arch::*;
-use super::{avx2_q8, prefetch};
-use crate::kernels::Task;
+use super::prefetch;
 use crate::kernels::isa::{Isa, LANES, Lanes};
-use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
+use crate::kernels::q8::{Q8Tile, gemv_q8};
+use crate::kernels::token::token;
 use core::ops::{Add, Mul};
 
-/// The proof that this CPU has AVX2 and F16C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx2(());
-
-impl Avx2 {
-    pub(crate) const NAME: &str = "avx2";
-
-    pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
-        match layout {
-            Layout::R16K4 => Some("gemv_q8_r16k4_x86_avx2"),
-            Layout::R4K4 => Some("gemv_q8_r4k4_x86_avx2"),
-            _ => None,
-        }
-    }
-
-    /// The proof, if every CPU that this build runs on has them.
-    pub(crate) const fn of_build() -> Option<Self> {
-        if cfg!(all(target_feature = "avx2", target_feature = "f16c")) {
-            Some(Self(()))
-        } else {
-            None
-        }
-    }
-
-    /// The proof, if the running CPU has them.
-    #[cfg(any(test, feature = "std"))]
-    pub(crate) fn detect() -> Option<Self> {
-        (std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c"))
-            .then_some(Self(()))
-    }
-
-    /// Runs a task compiled for AVX2. `fma` is not among the features: nothing can be fused.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    pub(crate) fn enter<T: Task>(self, task: T) -> T::Output {
-        #[target_feature(enable = "avx2,f16c")]
-        fn compiled<T: Task>(isa: Avx2, task: T) -> T::Output {
-            task.run(isa)
-        }
-        // SAFETY: cpu: `self` exists only where `of_build` or `detect` found the features.
-        unsafe { compiled(self, task) }
-    }
+token! {
+    /// The proof that this CPU has AVX2 and F16C.
+    Avx2, "avx2", "x86_avx2", is_x86_feature_detected, "avx2,f16c", ["avx2", "f16c"]
 }
 
 /// 16 floats in two registers. Only an [`Avx2`] makes one, so the CPU has the instructions.
@@ -162,6 +122,6 @@ impl Isa for Avx2 {
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        avx2_q8::gemv_q8(self, tile, columns, lane, acc);
+        gemv_q8(self, tile, columns, lane, acc);
     }
 }

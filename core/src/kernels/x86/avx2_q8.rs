@@ -3,38 +3,22 @@
 use super::arch::*;
 use super::{AHEAD, Avx2};
 use crate::kernels::isa::LANES;
-use crate::kernels::layout::Layout;
-use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
-use crate::kernels::scalar::q8::gemv_q8_scalar;
+use crate::kernels::q8::{Interleaved, Q8Block};
 
-#[inline(always)]
-pub(super) fn gemv_q8(
-    isa: Avx2,
-    tile: &Q8Tile<'_>,
-    columns: &[PanelColumn<'_>],
-    lane: usize,
-    acc: &mut [[f32; LANES]],
-) {
-    match tile.layout {
-        Layout::R16K4 => by_columns(R16K4(isa), tile, columns, lane, acc),
-        Layout::R4K4 => by_columns(R4K4(isa), tile, columns, lane, acc),
-        _ => gemv_q8_scalar(tile, columns, lane, acc),
-    }
-}
-
-#[derive(Clone, Copy)]
-struct R16K4(Avx2);
-
-impl Q8Kernel for R16K4 {
-    const LAYOUT: Layout = Layout::R16K4;
+#[allow(unsafe_code)]
+impl Interleaved for Avx2 {
     const WIDEST: usize = 4;
 
     #[inline(always)]
-    #[allow(unsafe_code)]
-    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx2` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
+    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: `self`. The rest is the caller's.
         unsafe { gemv_q8_r16k4_x86_avx2(block, acc) }
+    }
+
+    #[inline(always)]
+    unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+        // SAFETY: cpu: `self`. The rest is the caller's.
+        unsafe { gemv_q8_r4k4_x86_avx2(block) }
     }
 }
 
@@ -48,7 +32,7 @@ fn add_dots(d: __m256i, w: __m256i, w_abs: __m256i, x: __m256i) -> __m256i {
 
 /// # Safety
 ///
-/// `block` is sound (see [`Q8Block`]).
+/// `block` is a sound block of `r16k4`.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
 #[allow(unsafe_code)]
@@ -103,32 +87,11 @@ unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize>(
     }
 }
 
-#[derive(Clone, Copy)]
-struct R4K4(Avx2);
-
-impl Q8Kernel for R4K4 {
-    const LAYOUT: Layout = Layout::R4K4;
-    const WIDEST: usize = 4;
-
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx2` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
-        let sums = unsafe { gemv_q8_r4k4_x86_avx2(block) };
-        for (acc, sums) in acc.iter_mut().zip(sums) {
-            acc.iter_mut()
-                .skip(lane)
-                .zip(sums)
-                .for_each(|(a, s)| *a = s);
-        }
-    }
-}
-
 /// Two steps at once: the low half of a register is one, the high half the next.
 ///
 /// # Safety
 ///
-/// `block` is sound (see [`Q8Block`]).
+/// `block` is a sound block of `r4k4`.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
 #[allow(unsafe_code)]

@@ -1,68 +1,17 @@
 //! AVX-512 with VNNI: sixteen lanes in a register.
 
 use super::arch::*;
-use super::{avx512vnni_q8, prefetch};
-use crate::kernels::Task;
+use super::prefetch;
 use crate::kernels::isa::{Isa, LANES, Lanes};
-use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
+use crate::kernels::q8::{Q8Tile, gemv_q8};
+use crate::kernels::token::token;
 use core::ops::{Add, Mul};
 
-/// The proof that this CPU has AVX-512 F, BW, DQ, VL and VNNI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx512Vnni(());
-
-impl Avx512Vnni {
-    pub(crate) const NAME: &str = "avx512vnni";
-
-    pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
-        match layout {
-            Layout::R16K4 => Some("gemv_q8_r16k4_x86_avx512vnni"),
-            Layout::R4K4 => Some("gemv_q8_r4k4_x86_avx512vnni"),
-            _ => None,
-        }
-    }
-
-    /// The proof, if every CPU that this build runs on has them.
-    pub(crate) const fn of_build() -> Option<Self> {
-        if cfg!(all(
-            target_feature = "avx512f",
-            target_feature = "avx512bw",
-            target_feature = "avx512dq",
-            target_feature = "avx512vl",
-            target_feature = "avx512vnni",
-        )) {
-            Some(Self(()))
-        } else {
-            None
-        }
-    }
-
-    /// The proof, if the running CPU has them.
-    #[cfg(any(test, feature = "std"))]
-    pub(crate) fn detect() -> Option<Self> {
-        use std::arch::is_x86_feature_detected as has;
-        (has!("avx512f")
-            && has!("avx512bw")
-            && has!("avx512dq")
-            && has!("avx512vl")
-            && has!("avx512vnni"))
-        .then_some(Self(()))
-    }
-
-    /// Runs a task compiled for AVX-512. Its features include FMA, but the compiler fuses nothing that is not written
-    /// so.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    pub(crate) fn enter<T: Task>(self, task: T) -> T::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn compiled<T: Task>(isa: Avx512Vnni, task: T) -> T::Output {
-            task.run(isa)
-        }
-        // SAFETY: cpu: `self` exists only where `of_build` or `detect` found the features.
-        unsafe { compiled(self, task) }
-    }
+token! {
+    /// The proof that this CPU has AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512Vnni, "avx512vnni", "x86_avx512vnni", is_x86_feature_detected, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"]
 }
 
 /// 16 floats. Only an [`Avx512Vnni`] makes one, so the CPU has the instructions.
@@ -160,6 +109,6 @@ impl Isa for Avx512Vnni {
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        avx512vnni_q8::gemv_q8(self, tile, columns, lane, acc);
+        gemv_q8(self, tile, columns, lane, acc);
     }
 }

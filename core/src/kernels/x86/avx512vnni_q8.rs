@@ -4,44 +4,28 @@
 use super::arch::*;
 use super::{AHEAD, Avx512Vnni};
 use crate::kernels::isa::LANES;
-use crate::kernels::layout::Layout;
-use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Q8Block, Q8Kernel, Q8Tile, by_columns};
-use crate::kernels::scalar::q8::gemv_q8_scalar;
+use crate::kernels::q8::{Interleaved, Q8Block};
 
-#[inline(always)]
-pub(super) fn gemv_q8(
-    isa: Avx512Vnni,
-    tile: &Q8Tile<'_>,
-    columns: &[PanelColumn<'_>],
-    lane: usize,
-    acc: &mut [[f32; LANES]],
-) {
-    match tile.layout {
-        Layout::R16K4 => by_columns(R16K4(isa), tile, columns, lane, acc),
-        Layout::R4K4 => by_columns(R4K4(isa), tile, columns, lane, acc),
-        _ => gemv_q8_scalar(tile, columns, lane, acc),
-    }
-}
-
-#[derive(Clone, Copy)]
-struct R16K4(Avx512Vnni);
-
-impl Q8Kernel for R16K4 {
-    const LAYOUT: Layout = Layout::R16K4;
+#[allow(unsafe_code)]
+impl Interleaved for Avx512Vnni {
     const WIDEST: usize = 8;
 
     #[inline(always)]
-    #[allow(unsafe_code)]
-    fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx512Vnni` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
+    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
+        // SAFETY: cpu: `self`. The rest is the caller's.
         unsafe { gemv_q8_r16k4_x86_avx512vnni(block, acc) }
+    }
+
+    #[inline(always)]
+    unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+        // SAFETY: cpu: `self`. The rest is the caller's.
+        unsafe { gemv_q8_r4k4_x86_avx512vnni(block) }
     }
 }
 
 /// # Safety
 ///
-/// `block` is sound (see [`Q8Block`]).
+/// `block` is a sound block of `r16k4`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[allow(unsafe_code)]
@@ -109,32 +93,11 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
     }
 }
 
-#[derive(Clone, Copy)]
-struct R4K4(Avx512Vnni);
-
-impl Q8Kernel for R4K4 {
-    const LAYOUT: Layout = Layout::R4K4;
-    const WIDEST: usize = 8;
-
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: the `Avx512Vnni` in `self`. The layout is `LAYOUT`; the rest is `block`'s invariant.
-        let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(block) };
-        for (acc, sums) in acc.iter_mut().zip(sums) {
-            acc.iter_mut()
-                .skip(lane)
-                .zip(sums)
-                .for_each(|(a, s)| *a = s);
-        }
-    }
-}
-
 /// Four steps at once, one in each quarter of a register.
 ///
 /// # Safety
 ///
-/// `block` is sound (see [`Q8Block`]).
+/// `block` is a sound block of `r4k4`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[allow(unsafe_code)]

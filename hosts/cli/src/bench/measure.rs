@@ -220,26 +220,10 @@ fn one(
     Ok(Some(Round {
         prompt_seconds: seconds(clock.began, prompt_done),
         decode_seconds: seconds(prompt_done, clock.ended),
-        prompt: less(clock.at_prompt, start),
-        decode: less(clock.seen, clock.at_prompt),
+        prompt: clock.at_prompt.since(start),
+        decode: clock.seen.since(clock.at_prompt),
         generated: done.tokens,
     }))
-}
-
-fn less(a: Counters, b: Counters) -> Counters {
-    Counters {
-        sweeps: a.sweeps - b.sweeps,
-        columns: a.columns - b.columns,
-        weight_bytes: a.weight_bytes - b.weight_bytes,
-        kv_bytes: a.kv_bytes - b.kv_bytes,
-        guesses: a.guesses - b.guesses,
-        hits: a.hits - b.hits,
-        held_guesses: a.held_guesses - b.held_guesses,
-        held_hits: a.held_hits - b.held_hits,
-        macs: a.macs - b.macs,
-        classifier_bytes: a.classifier_bytes - b.classifier_bytes,
-        classifier_macs: a.classifier_macs - b.classifier_macs,
-    }
 }
 
 /// Notes when the prompt was done and when each token was.

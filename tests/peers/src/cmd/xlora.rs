@@ -7,7 +7,7 @@ use parity::smol::{self, EXPERTS, Pair};
 use peers::Result;
 use peers::machine::Others;
 use peers::models;
-use peers::ours::{Done, Ours, executor, less, options};
+use peers::ours::{Done, Ours, executor, options};
 use peers::read::Reader;
 use peers::series::{Bar, Figure, Series};
 use pleach::{Budget, Executor, Kernels, Model, Routing, Session, SessionOptions, Speculate, Work};
@@ -176,7 +176,7 @@ fn classify(
         .step(kernels, &mut timed, Budget::UNLIMITED)
         .map_err(refused)?;
     let ended = Instant::now();
-    let done = less(session.counters(), before);
+    let done = session.counters().since(before);
     if done.sweeps != 1 || done.classifier_macs == 0 {
         return Err(format!("not one scaling pass: {done:?}"));
     }

@@ -1,0 +1,56 @@
+//! Backends that a CPU has or has not: the token that proves it.
+
+/// A token, and how it is come by: `$has` asks the running CPU for a feature.
+///
+/// Its `q8` micro-kernels are named after `$kernel`, for tiles of `r16k4` and `r4k4`.
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $has:ident, $features:literal, [$($feature:tt),*]) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) struct $name(());
+
+        impl $name {
+            pub(crate) const NAME: &str = $text;
+
+            pub(crate) const fn q8_kernel(
+                layout: $crate::kernels::layout::Layout,
+            ) -> Option<&'static str> {
+                match layout {
+                    $crate::kernels::layout::Layout::R16K4 => Some(concat!("gemv_q8_r16k4_", $kernel)),
+                    $crate::kernels::layout::Layout::R4K4 => Some(concat!("gemv_q8_r4k4_", $kernel)),
+                    _ => None,
+                }
+            }
+
+            /// The proof, if every CPU that this build runs on has the features.
+            pub(crate) const fn of_build() -> Option<Self> {
+                if cfg!(all($(target_feature = $feature),*)) {
+                    Some(Self(()))
+                } else {
+                    None
+                }
+            }
+
+            /// The proof, if the running CPU has the features.
+            #[cfg(any(test, feature = "std"))]
+            pub(crate) fn detect() -> Option<Self> {
+                ($(std::arch::$has!($feature))&&*).then_some(Self(()))
+            }
+
+            /// Runs a task compiled with the features. FMA may be among them or follow from them: the compiler fuses
+            /// nothing that is not written so.
+            #[inline(always)]
+            #[allow(unsafe_code)]
+            pub(crate) fn enter<T: $crate::kernels::Task>(self, task: T) -> T::Output {
+                #[target_feature(enable = $features)]
+                fn compiled<T: $crate::kernels::Task>(isa: $name, task: T) -> T::Output {
+                    task.run(isa)
+                }
+                // SAFETY: cpu: `self` exists only where `of_build` or `detect` found the features.
+                unsafe { compiled(self, task) }
+            }
+        }
+    };
+}
+
+pub(crate) use token;
