@@ -50,7 +50,7 @@ const fn kernel(
     }
 }
 
-/// Checks the kernels of a target in the disassembly of its core. Returns a line for each.
+/// Checks the kernels of a target in the disassembly of its core, or of a program. Returns a line for each.
 pub(crate) fn check(target: &str, disassembly: &str) -> Result<Vec<String>, String> {
     KERNELS
         .iter()
@@ -67,14 +67,14 @@ impl Kernel {
             return Err(format!("{name}: there is no such function"));
         }
         // A function for one column may leave the instruction for several to a wider one.
-        let holding = found.iter().filter(|lines| holds(lines, has)).count();
+        let holding = found.iter().filter(|lines| executes(lines, has)).count();
         if holding == 0 {
             return Err(format!("{name}: no {has} in {} functions", found.len()));
         }
         match self
             .lacks
             .iter()
-            .find(|l| found.iter().any(|f| holds(f, l)))
+            .find(|l| found.iter().any(|f| mentions(f, l)))
         {
             Some(other) => Err(format!("{name}: {other} in it")),
             None => Ok(format!(
@@ -85,7 +85,16 @@ impl Kernel {
     }
 }
 
-fn holds(lines: &[&str], word: &str) -> bool {
+/// Whether an instruction stands there: a word that begins with it. Branches name the function, and it may be named
+/// after its instruction.
+fn executes(lines: &[&str], instruction: &str) -> bool {
+    lines
+        .iter()
+        .any(|l| l.split_whitespace().any(|w| w.starts_with(instruction)))
+}
+
+/// Whether an instruction or a register stands there in any form.
+fn mentions(lines: &[&str], word: &str) -> bool {
     lines.iter().any(|l| l.contains(word))
 }
 
@@ -131,5 +140,16 @@ mod tests {
         assert!(k("gemv_q8_r16k4_neon", "sdot", &[]).is_err());
         assert!(k("gemv_q8_r16k4_neon_dotprod", "sdot", &["ret"]).is_err());
         assert!(k("gemv_q8_r4k4_neon", "smull", &[]).is_err());
+    }
+
+    #[test]
+    fn a_name_is_no_instruction() {
+        let k = |text| kernel(M4, "gemv_smlad", "smlad", &[]).check(text);
+        let branch = "0000 <a::gemv_smlad::h1>:\n  0: bne 0x0 <a::gemv_smlad::h1+0x8>\n";
+        assert!(k(branch).is_err());
+        let other = format!("{branch}\n0008 <b>:\n  8: smlad r0, r1\n");
+        assert!(k(&other).is_err());
+        let held = format!("{branch}  4: smladx r0, r1\n");
+        assert!(k(&held).is_ok());
     }
 }

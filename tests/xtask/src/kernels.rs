@@ -3,7 +3,7 @@
 
 use crate::context::{Context, capture, stream};
 use crate::cross::{M0, M3, M4, M55, RV32, first_difference};
-use crate::scan;
+use crate::{instructions, scan};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,8 +18,6 @@ struct Board {
     machine: &'static str,
     /// Of the harness's memory.
     size: &'static str,
-    /// The micro-kernel of its own, and the instruction that must stand in it.
-    kernel: Option<(&'static str, &'static str)>,
     /// Thousandths of an instruction per multiply-accumulate of `q8` rows that may be executed, by the side of the matrix.
     bars: &'static [(u64, u64)],
 }
@@ -32,7 +30,6 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "mps2-an386",
         size: "large",
-        kernel: Some(("gemv_q8_m4_cortex_m_smlad", "smlad")),
         bars: &[(64, 1150), (128, 1150), (256, 1050), (512, 1150)],
     },
     Board {
@@ -41,8 +38,6 @@ const BOARDS: [Board; 5] = [
         flags: &["-Ctarget-cpu=cortex-m55"],
         machine: "mps3-an547",
         size: "large",
-        // What VMLADAV is called where it does not exchange pairs.
-        kernel: Some(("gemv_q8_r4k16_mve_vmladav", "vmlav")),
         bars: &[(64, 230), (128, 200), (256, 200), (512, 200)],
     },
     Board {
@@ -51,7 +46,6 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "virt",
         size: "large",
-        kernel: None,
         bars: &[],
     },
     Board {
@@ -60,7 +54,6 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "mps2-an385",
         size: "large",
-        kernel: None,
         bars: &[],
     },
     Board {
@@ -69,7 +62,6 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "microbit",
         size: "small",
-        kernel: None,
         bars: &[],
     },
 ];
@@ -93,13 +85,8 @@ fn check(cx: &Context, board: &Board) -> Result<(), String> {
     ];
     let native = capture(cx.cargo(native))?;
     let elf = build(cx, board)?;
-    if let Some((kernel, instruction)) = board.kernel {
-        let code = scan::disassembly(cx, &elf)?;
-        let count = occurrences(&code, kernel, instruction);
-        if count == 0 {
-            return Err(format!("no {instruction} in {kernel}"));
-        }
-        println!("{kernel}: {count} {instruction}");
+    for line in instructions::check(board.target, &scan::disassembly(cx, &elf)?)? {
+        println!("{line}");
     }
     let log = emulate(board, &elf)?;
     if let Some((found, expected)) = first_difference(&bits(&log), &bits(&native)) {
@@ -187,20 +174,6 @@ fn per_mac(log: &str, side: u64) -> Option<u64> {
     Some((instructions * 1000).div_ceil(side * side))
 }
 
-/// How often an instruction stands in the functions whose name holds `kernel`.
-fn occurrences(disassembly: &str, kernel: &str, instruction: &str) -> usize {
-    let mut inside = false;
-    let mut count = 0;
-    for line in disassembly.lines() {
-        if line.ends_with(">:") {
-            inside = line.contains(kernel);
-        } else if inside {
-            count += line.split_whitespace().any(|w| w.starts_with(instruction)) as usize;
-        }
-    }
-    count
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,12 +183,5 @@ mod tests {
         let log = "count q8 64x64: 4097 instructions, 1.000 per MAC\ncount linear 64x64: 9 instructions, x";
         assert_eq!(per_mac(log, 64), Some(1001));
         assert_eq!(per_mac(log, 128), None);
-    }
-
-    #[test]
-    fn instructions_of_one_function() {
-        let text = "0000 <a::kernel_x::h1>:\n  0: smlad r0, r1\n  4: smladx r0\n\n0008 <b>:\n  8: smlad r0\n";
-        assert_eq!(occurrences(text, "kernel_x", "smlad"), 2);
-        assert_eq!(occurrences(text, "kernel_y", "smlad"), 0);
     }
 }
