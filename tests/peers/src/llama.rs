@@ -135,6 +135,9 @@ impl Llama {
                 "-DGGML_OPENMP=OFF",
             ]);
         }
+        if moved(&build) {
+            configure.arg("--fresh");
+        }
         logged(configure, &build.join("configure.log"))?;
         if !build.join("peer").exists() {
             eprintln!("building llama.cpp for {}: some minutes, once", isa.name());
@@ -212,6 +215,14 @@ pub fn emulated(cpu: &str, options: &[String], program: &Path) -> Command {
     let mut c = Command::new("qemu-aarch64");
     c.args(["-cpu", cpu]).args(options).arg(program);
     c
+}
+
+/// Whether a build folder was configured from another clone: CMake then refuses to go on with it.
+fn moved(build: &Path) -> bool {
+    let cache = fs::read_to_string(build.join("CMakeCache.txt")).unwrap_or_default();
+    let mut lines = cache.lines();
+    let home = lines.find_map(|l| l.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="));
+    home.is_some_and(|home| Path::new(home) != folder().join("llama"))
 }
 
 /// Where cargo put the sources, and the crate's version.
