@@ -15,8 +15,8 @@ pub(crate) trait Element {
     fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes;
 }
 
-/// A stored float of the KV caches, by vectors.
-pub(crate) trait Cached: Element {
+/// A stored float by vectors: of the KV caches, or of B.
+pub(crate) trait Vectors: Element {
     /// 16 of them.
     type Vector;
     /// The whole vectors of `b`.
@@ -25,7 +25,7 @@ pub(crate) trait Cached: Element {
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes;
 }
 
-impl Cached for F16 {
+impl Vectors for F16 {
     type Vector = [u8; 2 * LANES];
     #[inline(always)]
     fn vectors(b: &[u8]) -> &[Self::Vector] {
@@ -37,7 +37,7 @@ impl Cached for F16 {
     }
 }
 
-impl Cached for F32 {
+impl Vectors for F32 {
     type Vector = [u8; 4 * LANES];
     #[inline(always)]
     fn vectors(b: &[u8]) -> &[Self::Vector] {
@@ -46,6 +46,18 @@ impl Cached for F32 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes {
         F32::lanes(isa, vector)
+    }
+}
+
+impl Vectors for I8 {
+    type Vector = [u8; LANES];
+    #[inline(always)]
+    fn vectors(b: &[u8]) -> &[Self::Vector] {
+        b.as_chunks().0
+    }
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes {
+        isa.load_i8(vector)
     }
 }
 

@@ -5,13 +5,13 @@
 
 use crate::blob::{BPanel, Lora, Model, Site};
 use crate::error::Error;
-use crate::kernels::float::{Element, F16, F32, I8};
+use crate::kernels::float::{Element, F16, F32, I8, Vectors};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
-use crate::kernels::{A_UNIT, BLOCK, CHAINS, HELD_PANELS, Kernels, UNIT};
+use crate::kernels::{A_UNIT, BLOCK, CHAINS, HELD_PANELS, Kernels, SMALL, UNIT};
 use crate::math::flush;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -295,6 +295,20 @@ pub(crate) fn add_deltas<I: Isa>(
     }
 }
 
+/// Vectors `first..first + 4` of each tile, if all have so many.
+#[inline(always)]
+fn steps_at<E: Vectors, const C: usize>(
+    tiles: [&[u8]; C],
+    first: usize,
+) -> Option<[&[E::Vector; A_UNIT]; C]> {
+    let step = |tile| E::vectors(tile).get(first..)?.first_chunk();
+    let mut steps = [step(tiles.first()?)?; C];
+    for (to, tile) in steps.iter_mut().zip(tiles) {
+        *to = step(tile)?;
+    }
+    Some(steps)
+}
+
 /// One expert's B from a unit on, and the r-vectors that it is multiplied by.
 struct BRows<'a> {
     b: &'a BPanel<'a>,
@@ -307,7 +321,7 @@ struct BRows<'a> {
 impl BRows<'_> {
     /// Adds to `d[unit * n + column]`, for each of the chains (unit, column).
     #[inline(always)]
-    fn add<I: Isa, E: Element>(&self, isa: I, n: usize, chains: &[(usize, usize)], d: &mut Acc) {
+    fn add<I: Isa, E: Vectors>(&self, isa: I, n: usize, chains: &[(usize, usize)], d: &mut Acc) {
         let mut chains = chains;
         while !chains.is_empty() {
             let taken = if self.b.lanes != LANES {
@@ -325,7 +339,7 @@ impl BRows<'_> {
 
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
-    fn interleaved<I: Isa, E: Element, const C: usize>(
+    fn interleaved<I: Isa, E: Vectors, const C: usize>(
         &self,
         isa: I,
         n: usize,
@@ -342,12 +356,23 @@ impl BRows<'_> {
                 *sum = isa.load(d);
             }
         }
-        for (j, u) in self
-            .u
-            .chunks(self.stride.max(1))
-            .enumerate()
-            .take(self.b.rank)
-        {
+        let mut done = 0;
+        // The compiler knows the length of whole steps. Firmware has no flash for a second loop.
+        while !SMALL && let Some(steps) = steps_at::<E, C>(tiles, done) {
+            for j in 0..A_UNIT {
+                let at = (done + j).saturating_mul(self.stride);
+                let u = self.u.get(at..).unwrap_or(&[]);
+                for ((sum, step), (_, c)) in sums.iter_mut().zip(steps).zip(chains) {
+                    if let Some(w) = step.get(j) {
+                        let u = isa.splat(u.get(*c).copied().unwrap_or(0.0));
+                        *sum = *sum + E::load(isa, w) * u;
+                    }
+                }
+            }
+            done += A_UNIT;
+        }
+        let rows = self.u.chunks(self.stride.max(1)).enumerate();
+        for (j, u) in rows.take(self.b.rank).skip(done) {
             let at = j * LANES * E::BYTES;
             for ((sum, tile), (_, c)) in sums.iter_mut().zip(tiles).zip(chains) {
                 let w = E::lanes(isa, tile.get(at..).unwrap_or(&[]));

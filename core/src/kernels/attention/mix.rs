@@ -2,7 +2,7 @@
 
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, SEGMENT, Shape, Unit};
-use crate::kernels::float::Cached;
+use crate::kernels::float::Vectors;
 use crate::kernels::isa::{Isa, Lanes, Task};
 use crate::math::flush;
 use crate::pairs::pairs;
@@ -14,7 +14,12 @@ const AHEAD: usize = 4096;
 /// The sums of one unit, `[sharing][column][head_dim]`; nothing is written for columns that end before its segment.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
+pub(super) fn unit<I: Isa, E: Vectors>(
+    isa: I,
+    job: &AttentionJob<'_>,
+    unit: Unit,
+    out: &mut [f32],
+) {
     let n = job.columns.len();
     let rows = job.shape.sharing.saturating_mul(n);
     let slots = job.shape.slots();
@@ -52,7 +57,7 @@ struct Mixing<'a> {
 
 impl<'a> Mixing<'a> {
     #[inline(always)]
-    fn dimensions<I: Isa, E: Cached, const Q: usize>(
+    fn dimensions<I: Isa, E: Vectors, const Q: usize>(
         self,
         isa: I,
         queries: [Query; Q],
@@ -70,7 +75,7 @@ impl<'a> Mixing<'a> {
 
     /// `D` vectors of dimensions from `d` on; returns how many dimensions that is.
     #[inline(always)]
-    fn block<I: Isa, E: Cached, const Q: usize, const D: usize>(
+    fn block<I: Isa, E: Vectors, const Q: usize, const D: usize>(
         self,
         isa: I,
         queries: &[Query; Q],
@@ -105,7 +110,7 @@ impl<'a> Mixing<'a> {
     /// Adds weight times value for positions `from..to`.
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
-    fn positions<I: Isa, E: Cached, const Q: usize, const D: usize>(
+    fn positions<I: Isa, E: Vectors, const Q: usize, const D: usize>(
         self,
         isa: I,
         weights: [&[f32]; Q],
@@ -137,7 +142,7 @@ impl<'a> Mixing<'a> {
 
 /// Position `t` of sixteen: one step of each chain.
 #[inline(always)]
-fn add<I: Isa, E: Cached, const Q: usize, const D: usize>(
+fn add<I: Isa, E: Vectors, const Q: usize, const D: usize>(
     isa: I,
     row: &[u8],
     weights: &[[f32; LANES]; Q],
@@ -166,7 +171,7 @@ fn add<I: Isa, E: Cached, const Q: usize, const D: usize>(
 /// The last dimensions, where they do not fill a vector.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-fn partial<I: Isa, E: Cached>(isa: I, values: &[u8]) -> I::Lanes {
+fn partial<I: Isa, E: Vectors>(isa: I, values: &[u8]) -> I::Lanes {
     let mut lanes = [0.0; LANES];
     for (lane, value) in lanes.iter_mut().zip(values.chunks_exact(E::BYTES)) {
         *lane = E::read(value);

@@ -3,13 +3,18 @@
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, Unit};
 use crate::kernels::elementwise::place;
-use crate::kernels::float::Cached;
+use crate::kernels::float::Vectors;
 use crate::kernels::isa::{Isa, Lanes};
 
 /// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
+pub(super) fn unit<I: Isa, E: Vectors>(
+    isa: I,
+    job: &AttentionJob<'_>,
+    unit: Unit,
+    out: &mut [f32],
+) {
     let mut groups = Groups::new(job, unit);
     while let Some(group) = groups.next(I::QUERIES) {
         let keys = E::vectors(job.part(job.cache(group.pass).keys, unit));
@@ -26,7 +31,7 @@ pub(super) fn unit<I: Isa, E: Cached>(isa: I, job: &AttentionJob<'_>, unit: Unit
 }
 
 #[inline(always)]
-fn tiles<I: Isa, E: Cached, const Q: usize>(
+fn tiles<I: Isa, E: Vectors, const Q: usize>(
     isa: I,
     job: &AttentionJob<'_>,
     keys: &[E::Vector],
@@ -46,7 +51,7 @@ fn tiles<I: Isa, E: Cached, const Q: usize>(
 
 /// `T` tiles of keys from tile `first` on; returns their number.
 #[inline(always)]
-fn block<I: Isa, E: Cached, const Q: usize, const T: usize>(
+fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
     isa: I,
     job: &AttentionJob<'_>,
     keys: &[E::Vector],
@@ -128,7 +133,7 @@ fn whole<V, const T: usize>(tiles: [&[V]; T]) -> Option<[&[V; LANES]; T]> {
 /// Dimension `d`: one step of each chain.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-fn multiply<I: Isa, E: Cached, const Q: usize, const T: usize>(
+fn multiply<I: Isa, E: Vectors, const Q: usize, const T: usize>(
     isa: I,
     tiles: [&[E::Vector]; T],
     queries: &[[f32; LANES]; Q],
