@@ -11,10 +11,14 @@
 //! | [`read`] | the best that the machine reads |
 //! | [`models`] | the same weights for both sides |
 //! | [`machine`] | what this machine is |
-//! | [`series`] | medians, bars |
+//! | [`series`] | medians, figures beside their bars |
+//! | [`bars`] | which kernels ran, and which bars hold for them |
+//! | [`verdict`] | what a run says of its bars, and its exit code |
 //! | [`count`] | instructions, by an emulator |
 //! | [`wire`] | commands as lines |
 
+#[cfg(feature = "commands")]
+pub mod bars;
 #[cfg(feature = "commands")]
 pub mod count;
 #[cfg(feature = "commands")]
@@ -30,6 +34,8 @@ pub mod peer;
 pub mod read;
 #[cfg(feature = "commands")]
 pub mod series;
+#[cfg(feature = "commands")]
+pub mod verdict;
 pub mod wire;
 
 /// A cause, and on further lines what to do.

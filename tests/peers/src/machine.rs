@@ -74,13 +74,13 @@ impl Others {
         }
     }
 
-    /// Their share of the processors' time. Time that a hypervisor took counts as theirs.
-    pub fn share(&self, pids: &[u32]) -> f64 {
+    /// Their share of the processors' time; `None` if Linux did not tell. Time that a hypervisor took counts as theirs.
+    pub fn share(&self, pids: &[u32]) -> Option<f64> {
         let now = Ticks::read();
-        let busy = (now.busy - self.all.busy) as f64;
-        let total = (now.total - self.all.total) as f64;
+        let busy = now.busy.checked_sub(self.all.busy)? as f64;
+        let total = now.total.checked_sub(self.all.total)? as f64;
         let own = own(pids).saturating_sub(self.own) as f64;
-        ((busy - own) / total.max(1.0)).max(0.0)
+        (total > 0.0).then(|| ((busy - own) / total).max(0.0))
     }
 }
 
@@ -155,6 +155,7 @@ mod tests {
         while start.elapsed().as_millis() < 100 {
             std::hint::black_box(0);
         }
-        assert!((0.0..=1.0).contains(&others.share(&[])));
+        let share = others.share(&[]).expect("Linux tells");
+        assert!((0.0..=1.0).contains(&share));
     }
 }

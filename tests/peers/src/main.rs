@@ -5,6 +5,7 @@ mod report;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use peers::llama::Isa;
+use peers::verdict::EXIT_CODES;
 use std::process::ExitCode;
 
 /// pleach beside llama.cpp, and beside what this machine reads from memory
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 /// other options are its defaults. Sides take turns; a figure is the median of the rounds' ratios. Stop whatever else
 /// uses the machine: with a busy processor two threads of either side wait for each other.
 #[derive(Parser)]
-#[command(name = "cargo xtask peers", bin_name = "cargo xtask peers")]
+#[command(name = "cargo xtask peers", bin_name = "cargo xtask peers", after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,7 +25,7 @@ struct Cli {
 /// How a command measures and prints.
 #[derive(clap::Args, Clone, Debug)]
 struct How {
-    /// Rounds
+    /// Rounds; fewer than 10 give no verdict
     #[arg(long, global = true, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Numbers of threads
@@ -99,7 +100,7 @@ fn main() -> ExitCode {
     match done {
         Ok(report) => {
             report.print(how.json);
-            ExitCode::SUCCESS
+            ExitCode::from(report.exit_code())
         }
         Err(e) => {
             eprintln!("peers: {e}");

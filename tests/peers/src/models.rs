@@ -11,17 +11,41 @@ use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
 
+/// The base that both sides quantise.
+///
+/// Errors: the variable that says where it lies does not, or nothing lies there.
+pub fn checkpoint() -> Result<PathBuf> {
+    found(std::env::var_os(smol::BASE).map(PathBuf::from))
+}
+
+fn found(path: Option<PathBuf>) -> Result<PathBuf> {
+    let cure =
+        "cargo xtask peers --install COMMAND fetches SmolLM2-135M-Instruct and sets the variable";
+    let name = smol::BASE;
+    match path {
+        None => Err(format!(
+            "the variable {name} is not set, which says where the base model lies\n  {cure}"
+        )),
+        Some(path) if !path.exists() => Err(format!(
+            "{}: there is no such file, and {name} says that the base model lies there\n  {cure}",
+            path.display()
+        )),
+        Some(path) => Ok(path),
+    }
+}
+
 /// llama.cpp's own Q8_0 of the base, made once.
 pub fn q8_0(llama: &Llama) -> Result<PathBuf> {
     let path = target().join("smollm2-q8_0.gguf");
     if path.exists() {
         return Ok(path);
     }
+    let base = checkpoint()?;
     let part = path.with_extension("part");
     let status = llama
         .command(&[])
         .arg("quantize")
-        .arg(smol::base())
+        .arg(base)
         .arg(&part)
         .status()
         .map_err(|e| format!("peer quantize: {e}"))?;
@@ -43,12 +67,14 @@ fn path(name: &str) -> PathBuf {
 
 /// The base as `pleach pack` packs it.
 pub fn base() -> Result<ModelFile> {
-    packed("smollm2", &Storage::Q8.options(smol::base(), None))
+    packed("smollm2", &Storage::Q8.options(checkpoint()?, None))
 }
 
 /// The base with the four trained experts and their classifier.
 pub fn xlora() -> Result<ModelFile> {
-    packed("xlora-smol", &smol::options(Storage::Q8))
+    let adapter = smol::folder().join("xlora");
+    let options = Storage::Q8.options(checkpoint()?, Some(adapter));
+    packed("xlora-smol", &options)
 }
 
 /// SmolLM2's shapes with four experts of rank 16 at every site, top-2; weights at random.
@@ -85,4 +111,27 @@ fn packed(name: &str, options: &PackOptions) -> Result<ModelFile> {
     let packed = pack(options, &mut Silent).map_err(|e| format!("{}\n  {}", e.cause, e.cure))?;
     write_atomically(&path, &packed.bytes).map_err(|e| format!("{}\n  {}", e.cause, e.cure))?;
     ModelFile::open(&path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_base_says_where_it_should_be_and_how_to_get_it() {
+        let unset = found(None).unwrap_err();
+        let gone = found(Some("/no/such/base.gguf".into())).unwrap_err();
+        for error in [&unset, &gone] {
+            let lines: Vec<&str> = error.lines().collect();
+            assert!(matches!(lines.as_slice(), [_, cure] if cure.starts_with("  cargo xtask")));
+            assert!(error.contains("PLEACH_SMOLLM2"), "{error}");
+        }
+        assert!(gone.starts_with("/no/such/base.gguf: "), "{gone}");
+        let here = machine_file();
+        assert_eq!(found(Some(here.clone())), Ok(here));
+    }
+
+    fn machine_file() -> PathBuf {
+        crate::machine::folder().join("Cargo.toml")
+    }
 }

@@ -63,6 +63,12 @@ impl<'b, 'a> Ours<'b, 'a> {
         self.kernels.name()
     }
 
+    /// Which of them ran since [`Ran::forget`](crate::bars::Ran::forget), in whatever session.
+    #[cfg(feature = "commands")]
+    pub fn ran(&self) -> crate::bars::Ran {
+        crate::bars::Ran::on(self.kernels)
+    }
+
     /// A new text.
     pub fn prompt(&mut self, tokens: &[u32], executor: &mut dyn Executor) -> Result<Done> {
         self.session.rewind(0).map_err(refused)?;

@@ -5,6 +5,7 @@
 
 use crate::Result;
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
@@ -107,7 +108,13 @@ impl Reader {
     }
 
     fn one(&self, threads: usize, way: Way) -> f64 {
-        let parts = self.lines.chunks(self.lines.len().div_ceil(threads.max(1)));
+        self.part(0..self.lines.len(), threads, way)
+    }
+
+    /// Some lines of the buffer; the whole of it if it does not have these.
+    fn part(&self, lines: Range<usize>, threads: usize, way: Way) -> f64 {
+        let lines = self.lines.get(lines).unwrap_or(&self.lines);
+        let parts = lines.chunks(lines.len().div_ceil(threads.max(1)).max(1));
         let together = Barrier::new(parts.len());
         let part = |lines: &[Line]| {
             together.wait();
@@ -125,7 +132,7 @@ impl Reader {
                 .zip(end)
                 .map_or(f64::MAX, |(start, end)| (end - start).as_secs_f64())
         });
-        self.bytes() as f64 / seconds
+        size_of_val(lines) as f64 / seconds
     }
 
     /// The exclusive or of all 8-byte words; what does not divide into four streams is read at the end.
@@ -161,6 +168,45 @@ impl Reader {
                 words.fold(0, |sum, w| sum ^ u64::from_ne_bytes(*w))
             }
         }
+    }
+}
+
+/// Reads of few bytes that other reads have driven out of the caches, as a token's own bytes are: each is of the next part of
+/// a buffer that is larger.
+pub struct Windows {
+    reader: Reader,
+    /// Lines of a part.
+    lines: usize,
+    next: usize,
+}
+
+impl Windows {
+    /// Parts of `bytes` in a buffer of at least `between` bytes, and of at least one part for each way to read.
+    pub fn new(bytes: usize, between: usize) -> Result<Self> {
+        let lines = bytes.div_ceil(LINE).max(1);
+        let parts = between.div_ceil(lines * LINE).max(Way::ALL.len());
+        Ok(Self {
+            reader: Reader::new(parts * lines * LINE)?,
+            lines,
+            next: 0,
+        })
+    }
+
+    /// Bytes per second of the best way, with one thread; each way reads a part of its own.
+    pub fn rate(&mut self) -> f64 {
+        let rates = Way::ALL.map(|way| {
+            let lines = self.advance();
+            self.reader.part(lines, 1, way)
+        });
+        rates.into_iter().fold(0.0, f64::max)
+    }
+
+    /// The next part.
+    fn advance(&mut self) -> Range<usize> {
+        let start = self.next * self.lines;
+        let parts = self.reader.lines.len() / self.lines;
+        self.next = (self.next + 1) % parts.max(1);
+        start..start + self.lines
     }
 }
 
@@ -285,6 +331,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_part_is_read_again_only_after_all_others() {
+        // 3 lines; 10 lines between hold them 4 times.
+        let mut windows = Windows::new(2 * LINE + 1, 10 * LINE).unwrap();
+        assert_eq!(windows.reader.lines.len(), 12);
+        let starts: Vec<usize> = (0..5).map(|_| windows.advance().start).collect();
+        assert_eq!(starts, [0, 3, 6, 9, 0]);
+        assert_eq!(windows.advance().len(), 3);
+        // Never less than one part for each way.
+        let mut few = Windows::new(LINE, 0).unwrap();
+        assert_eq!(few.reader.lines.len(), Way::ALL.len());
+        assert!(few.rate() > 0.0);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use crate::How;
 use peers::llama::Llama;
 use peers::machine::{Cpu, MANY};
 use peers::series::Figure;
+use peers::verdict::{self, Measure, Verdict};
 use serde_json::{Map, Value, json};
 
 /// One command's findings.
-#[derive(Default)]
 pub(crate) struct Report {
+    measure: Measure,
     about: Vec<String>,
     table: Vec<Vec<String>>,
     figures: Vec<Figure>,
@@ -16,9 +17,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Begins with the machine, and the peer where there is one.
+    /// Of what is timed: begins with the machine, and the peer where there is one.
     pub(crate) fn new(how: &How, llama: Option<&Llama>) -> Self {
-        let mut report = Self::default();
+        let (rounds, others) = (how.rounds, None);
+        let mut report = Self {
+            measure: Measure::Timed { rounds, others },
+            about: vec![],
+            table: vec![],
+            figures: vec![],
+            data: Map::new(),
+        };
         report.about(Cpu::of_machine().line());
         for line in llama.iter().flat_map(|l| l.lines()) {
             report.about(line);
@@ -27,8 +35,22 @@ impl Report {
         report
     }
 
+    /// Of what an emulator counts.
+    pub(crate) fn counted(how: &How) -> Self {
+        Self {
+            measure: Measure::Counted,
+            ..Self::new(how, None)
+        }
+    }
+
     /// Says how much of the processors' time others had meanwhile.
-    pub(crate) fn others(&mut self, share: f64) {
+    pub(crate) fn others(&mut self, share: Option<f64>) {
+        if let Measure::Timed { others, .. } = &mut self.measure {
+            *others = share;
+        }
+        let Some(share) = share else {
+            return self.about("nobody knows what other programs had of the processors' time");
+        };
         let meanwhile = format!(
             "other programs had {:.0} % of the processors' time meanwhile",
             100.0 * share
@@ -65,10 +87,23 @@ impl Report {
         self.data.insert(key.into(), value);
     }
 
+    /// What is said of each figure.
+    fn verdicts(&self) -> Vec<Verdict> {
+        let of = |figure| Verdict::of(figure, &self.measure);
+        self.figures.iter().map(of).collect()
+    }
+
+    /// The exit code of the run.
+    pub(crate) fn exit_code(&self) -> u8 {
+        verdict::exit_code(&self.verdicts())
+    }
+
     /// For people, or for scripts.
     pub(crate) fn print(&self, as_json: bool) {
+        let verdicts = self.verdicts();
+        let figures = self.figures.iter().zip(&verdicts);
         if as_json {
-            let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
+            let figures: Vec<Value> = figures.map(|(f, v)| f.json(v)).collect();
             let mut all = json!({ "about": self.about, "figures": figures });
             for (key, value) in &self.data {
                 all[key] = value.clone();
@@ -84,8 +119,8 @@ impl Report {
             println!("{line}");
         }
         println!();
-        for figure in &self.figures {
-            println!("{}", figure.line());
+        for (figure, verdict) in figures {
+            println!("{}", figure.line(verdict));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Rounds, their medians, and bars.
 
+use crate::verdict::Verdict;
 use serde_json::{Value, json};
 
 /// One number a round.
@@ -7,12 +8,12 @@ use serde_json::{Value, json};
 pub struct Series(pub Vec<f64>);
 
 impl Series {
-    /// The middle, or the mean of the two in the middle; 0 without any.
+    /// The middle, or the mean of the two in the middle; NaN without any.
     pub fn median(&self) -> f64 {
         let mut all = self.0.clone();
         all.sort_by(f64::total_cmp);
         match (all.len(), all.len() / 2) {
-            (0, _) => 0.0,
+            (0, _) => f64::NAN,
             (n, half) if n.is_multiple_of(2) => (all[half - 1] + all[half]) / 2.0,
             (_, half) => all[half],
         }
@@ -60,6 +61,8 @@ pub struct Figure {
     pub value: f64,
     /// What must be reached.
     pub bar: Bar,
+    /// Why this figure says nothing of its bar, whatever the run says.
+    pub doubt: Option<String>,
 }
 
 impl Figure {
@@ -69,6 +72,15 @@ impl Figure {
             what: what.into(),
             value,
             bar,
+            doubt: None,
+        }
+    }
+
+    /// The same, with a reason to say nothing of the bar.
+    pub fn doubted(self, why: impl Into<String>) -> Self {
+        Self {
+            doubt: Some(why.into()),
+            ..self
         }
     }
 
@@ -82,30 +94,35 @@ impl Figure {
     }
 
     /// `decode, 1 thread, of llama.cpp's speed: 1.31, bar >= 1.25: reached`.
-    pub fn line(&self) -> String {
-        let (sign, bar) = match self.bar {
-            Bar::Least(bar) => (">=", bar),
-            Bar::Most(bar) => ("<=", bar),
-            Bar::None => return format!("{}: {:.3}", self.what, self.value),
-        };
-        let end = if self.reached() == Some(true) {
-            "reached"
-        } else {
-            "NOT reached"
-        };
-        format!("{}: {:.3}, bar {sign} {bar}: {end}", self.what, self.value)
+    pub fn line(&self, verdict: &Verdict) -> String {
+        let (value, words) = (format!("{}: {:.3}", self.what, self.value), verdict.words());
+        match self.bar {
+            Bar::Least(bar) => format!("{value}, bar >= {bar}: {words}"),
+            Bar::Most(bar) => format!("{value}, bar <= {bar}: {words}"),
+            Bar::None if words.is_empty() => value,
+            Bar::None => format!("{value}: {words}"),
+        }
     }
 
-    /// The same for scripts.
-    pub fn json(&self) -> Value {
+    /// The same for scripts. `reached` is null unless there is a verdict.
+    pub fn json(&self, verdict: &Verdict) -> Value {
         let (least, most) = match self.bar {
             Bar::Least(bar) => (Some(bar), None),
             Bar::Most(bar) => (None, Some(bar)),
             Bar::None => (None, None),
         };
-        json!({
-            "what": self.what, "value": self.value, "at_least": least, "at_most": most, "reached": self.reached(),
-        })
+        let reached = match verdict {
+            Verdict::Reached => Some(true),
+            Verdict::Missed => Some(false),
+            Verdict::Reported | Verdict::Unknown(_) => None,
+        };
+        let mut all = json!({
+            "what": self.what, "value": self.value, "at_least": least, "at_most": most, "reached": reached,
+        });
+        for (key, value) in verdict.json().as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        all
     }
 }
 
@@ -116,7 +133,7 @@ mod tests {
     #[test]
     fn medians() {
         let series = |v: &[f64]| Series(v.to_vec());
-        assert_eq!(series(&[]).median(), 0.0);
+        assert!(series(&[]).median().is_nan());
         assert_eq!(series(&[3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(series(&[4.0, 1.0, 3.0, 2.0]).median(), 2.5);
         assert_eq!(
@@ -127,17 +144,51 @@ mod tests {
 
     #[test]
     fn bars() {
-        let figure = |value, bar| Figure::new("x", value, bar);
+        let line = |value, bar, verdict: &Verdict| Figure::new("x", value, bar).line(verdict);
+        let doubt = Verdict::Unknown("9 rounds".into());
+        let least = Bar::Least(1.25);
         assert_eq!(
-            figure(1.31, Bar::Least(1.25)).line(),
+            line(1.31, least, &Verdict::Reached),
             "x: 1.310, bar >= 1.25: reached"
         );
         assert_eq!(
-            figure(1.2, Bar::Least(1.25)).line(),
+            line(1.2, least, &Verdict::Missed),
             "x: 1.200, bar >= 1.25: NOT reached"
         );
-        assert_eq!(figure(0.7, Bar::Most(0.7)).reached(), Some(true));
-        assert_eq!(figure(f64::NAN, Bar::Most(0.7)).reached(), Some(false));
-        assert_eq!(figure(2.0, Bar::None).line(), "x: 2.000");
+        assert_eq!(
+            line(1.31, least, &doubt),
+            "x: 1.310, bar >= 1.25: no verdict: 9 rounds"
+        );
+        assert_eq!(line(2.0, Bar::None, &Verdict::Reported), "x: 2.000");
+        assert_eq!(
+            line(2.0, Bar::None, &doubt),
+            "x: 2.000: no verdict: 9 rounds"
+        );
+        let reached = |value, bar| Figure::new("x", value, bar).reached();
+        assert_eq!(reached(0.7, Bar::Most(0.7)), Some(true));
+        assert_eq!(reached(f64::NAN, Bar::Most(0.7)), Some(false));
+        assert_eq!(reached(2.0, Bar::None), None);
+    }
+
+    #[test]
+    fn scripts_see_the_verdict() {
+        let figure = Figure::new("x", 1.5, Bar::Most(2.0));
+        let of = |verdict: &Verdict| {
+            let all = figure.json(verdict);
+            (
+                all["reached"].clone(),
+                all["verdict"].clone(),
+                all["why"].clone(),
+            )
+        };
+        let null = Value::Null;
+        assert_eq!(
+            of(&Verdict::Missed),
+            (json!(false), json!("missed"), null.clone())
+        );
+        assert_eq!(
+            of(&Verdict::Unknown("busy".into())),
+            (null, json!("no verdict"), json!("busy"))
+        );
     }
 }

@@ -78,7 +78,7 @@ enum Command {
         #[arg(value_name = "NAME", value_parser = ["q8", "routings"])]
         name: String,
     },
-    /// Measure pleach beside llama.cpp and beside the memory's speed: `peers --help` lists what
+    /// Measure pleach beside llama.cpp and beside the memory's speed: `peers --help` lists what, and the exit codes
     #[command(disable_help_flag = true)]
     Peers {
         /// Install what is missing (apt-get as root, pip for the model). Every command is shown before it runs
@@ -127,7 +127,12 @@ fn main() -> ExitCode {
         }
         Command::Miri => miri::run(&Context::new(false)),
         Command::Table { name } => smol::table(&Context::new(false), &name),
-        Command::Peers { install, args } => peers::run(&Context::new(false), install, &args),
+        Command::Peers { install, args } => {
+            match peers::run(&Context::new(false), install, &args) {
+                Ok(code) => return code,
+                Err(e) => Err(e),
+            }
+        }
         Command::DemoBlob => blobs::pack_all(&Context::new(false)),
         Command::Fuzz {
             targets,

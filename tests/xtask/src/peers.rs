@@ -1,9 +1,10 @@
 //! `tests/peers`: pleach beside llama.cpp.
 
-use crate::context::{Context, stream};
+use crate::context::{Context, shown};
 use crate::cross::AARCH64;
 use crate::install::{self, Need, advice};
 use crate::smol;
+use std::process::{ExitCode, ExitStatus};
 
 /// To build llama.cpp, and for both sides the same model.
 const NEEDS: [Need; 3] = [Need::CMAKE, Need::CPP, Need::Smol];
@@ -17,8 +18,8 @@ const EMULATED: [Need; 5] = [
     Need::QEMU_AARCH64,
 ];
 
-/// Runs its program with these arguments.
-pub(crate) fn run(cx: &Context, install: bool, args: &[String]) -> Result<(), String> {
+/// Runs its program with these arguments. Its exit code, which says whether bars are reached, is the result.
+pub(crate) fn run(cx: &Context, install: bool, args: &[String]) -> Result<ExitCode, String> {
     let emulated = args.iter().any(|a| a == "aarch64");
     let all = NEEDS.iter().chain(EMULATED.iter().filter(|_| emulated));
     let lacks = || -> Vec<Need> { all.clone().filter(|n| !n.present(cx)).copied().collect() };
@@ -37,5 +38,14 @@ pub(crate) fn run(cx: &Context, install: bool, args: &[String]) -> Result<(), St
     let run = "run --release --quiet --locked --manifest-path tests/peers/Cargo.toml --";
     let mut c = cx.cargo(run.split(' '));
     c.args(args).env(smol::BASE, smol::base(cx));
-    stream(c)
+    // Standard output is the program's: `--json` prints one object.
+    eprintln!("$ {}", shown(&c));
+    let status = c.status().map_err(|e| format!("{}: {e}", shown(&c)))?;
+    Ok(code(status))
+}
+
+/// What a program ended with, or 1 if a signal ended it.
+fn code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|c| u8::try_from(c).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }

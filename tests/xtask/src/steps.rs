@@ -109,11 +109,15 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "test",
-        what: "unit, property, parity (PEFT's numbers, one hash over all modes), command-line and doc tests",
+        what: "unit, property, parity (PEFT's numbers, one hash over all modes), command-line and doc tests; those of `peers`",
         needs: &[],
         when: When::Always,
         // In one go: a part of the workspace by itself would build the dependencies again, with other features.
-        run: Run::Cargo(&["test --workspace --no-fail-fast"]),
+        // `peers` builds llama.cpp when it measures, not for its tests.
+        run: Run::Cargo(&[
+            "test --workspace --no-fail-fast",
+            "test --locked --manifest-path tests/peers/Cargo.toml --no-fail-fast",
+        ]),
     },
     Step {
         name: "docs",

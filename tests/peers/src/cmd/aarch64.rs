@@ -4,10 +4,10 @@ use super::{english, model};
 use crate::How;
 use crate::report::{Report, grouped};
 use peers::Result;
+use peers::bars::instructions;
 use peers::count::{self, Counted};
 use peers::llama::{Isa, Llama};
 use peers::models;
-use peers::series::{Bar, Figure};
 use serde_json::json;
 
 /// Tokens before the counted ones.
@@ -20,13 +20,13 @@ pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
     let file = models::base()?;
     let path = models::base_path();
     let model = model(&file)?;
-    let mut report = Report::new(how, None);
+    let mut report = Report::counted(how);
     report.about(format!(
         "instructions, not cycles; 1 thread; a token: (those of 64 less those of 32) / 32, after {PROMPT} tokens; a prompt \
          of {LONG_PROMPT}: those of twice less those of once"
     ));
     report.columns(&["cpu", "what", "pleach", "llama.cpp", "ratio"]);
-    for (isa, bar) in [(Isa::CortexA76, 0.75), (Isa::CortexA72, 0.5)] {
+    for isa in [Isa::CortexA76, Isa::CortexA72] {
         let llama = Llama::build(isa)?;
         let gguf = models::q8_0(&llama)?;
         let text = english(&model, PROMPT + TOKENS)?;
@@ -77,10 +77,10 @@ pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
                 grouped(peer as u64),
             ];
             report.row(&[&cells[..], &[format!("{:.3}", ours / peer)]].concat());
-            report.figure(Figure::new(
+            report.figure(instructions(
+                &decode.0.1.ready,
                 format!("{}, instructions of {what}, of llama.cpp's", isa.name()),
                 ours / peer,
-                Bar::Most(bar),
             ));
             report.data(
                 format!("{} {what}", isa.name()),

@@ -1,13 +1,14 @@
 //! A sweep of two columns beside one of one.
 
 use super::{arena, english, kernels, model, three, told, turns};
+use crate::How;
 use crate::report::Report;
-use crate::{How, IsaOption};
 use peers::Result;
+use peers::bars::Ran;
 use peers::machine::Others;
 use peers::models;
 use peers::ours::{Ours, executor, options};
-use peers::series::{Bar, Figure, Series};
+use peers::series::Series;
 use pleach::{LogitsKind, SessionOptions};
 use pleach_linux::ThreadPool;
 use serde_json::json;
@@ -44,6 +45,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
             )),
         }
     };
+    Ran::forget();
     let others = Others::since_now(&[]);
     for round in 0..how.rounds {
         told(round, how.rounds);
@@ -59,19 +61,16 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     }
 
     let others = others.share(&[]);
+    let ran = ours.ran();
 
     let mut report = Report::new(how, None);
-    report.about(format!("pleach's kernels: {}", ours.kernels()));
+    report.about(format!("pleach's kernels that ran: {}", ran.names()));
     report.about(format!(
         "one token or two after {PROMPT}, each with its logits; {} rounds of {SWEEPS} sweeps",
         how.rounds
     ));
     report.others(others);
     report.columns(&["threads", "one column, ms", "two columns, ms", "ratio"]);
-    let bar = match how.isa {
-        IsaOption::Native => 1.08,
-        IsaOption::Avx2 => 1.12,
-    };
     for turn in &turns {
         let (threads, one, two) = (turn.threads, &turn.other, &turn.ours);
         let ratio = two.over(one);
@@ -81,10 +80,9 @@ pub(crate) fn run(how: &How) -> Result<Report> {
             three(two.median() * 1e3),
             three(ratio.median()),
         ]);
-        report.figure(Figure::new(
+        report.figure(ran.columns(
             format!("two columns, {threads} threads, of one column's time"),
             ratio.median(),
-            Bar::Most(bar),
         ));
         report.data(
             format!("threads_{threads}"),

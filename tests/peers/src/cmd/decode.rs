@@ -4,6 +4,7 @@ use super::{arena, english, kernels, model, settle, three, told, turns};
 use crate::How;
 use crate::report::{Report, grouped};
 use peers::Result;
+use peers::bars::Ran;
 use peers::llama::Llama;
 use peers::machine::Others;
 use peers::models;
@@ -19,6 +20,8 @@ const PROMPT: usize = 16;
 const TOKENS: usize = 64;
 
 pub(crate) fn run(how: &How) -> Result<Report> {
+    // Said before minutes of building.
+    models::checkpoint()?;
     let llama = Llama::build(how.isa.isa())?;
     let gguf = models::q8_0(&llama)?;
     let file = models::base()?;
@@ -47,6 +50,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let bytes = ours.tokens(tokens, &mut executor(1))?.bytes() / TOKENS as u64;
     let reader = Reader::new(bytes as usize)?;
     let mut turns = turns(how);
+    Ran::forget();
     let others = Others::since_now(&[peer.id()]);
     for round in 0..how.rounds {
         told(round, how.rounds);
@@ -65,10 +69,11 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     }
 
     let others = others.share(&[peer.id()]);
+    let ran = ours.ran();
 
     let mut report = Report::new(how, Some(&llama));
     report.about(format!("llama.cpp's weights in {}", peer.buffers));
-    report.about(format!("pleach's kernels: {}", ours.kernels()));
+    report.about(format!("pleach's kernels that ran: {}", ran.names()));
     report.about(format!(
         "{TOKENS} tokens after {PROMPT}, {} rounds; the same next token at {same} of {TOKENS}; {} bytes a token, read by {}",
         how.rounds,

@@ -4,6 +4,7 @@ use super::{arena, english, kernels, model, settle, three, told};
 use crate::How;
 use crate::report::{Report, grouped};
 use peers::Result;
+use peers::bars::Ran;
 use peers::llama::Llama;
 use peers::machine::Others;
 use peers::models;
@@ -19,6 +20,8 @@ const CONTEXT: usize = 4000;
 const TOKENS: usize = 16;
 
 pub(crate) fn run(how: &How) -> Result<Report> {
+    // Said before minutes of building.
+    models::checkpoint()?;
     let llama = Llama::build(how.isa.isa())?;
     let gguf = models::q8_0(&llama)?;
     let file = models::base()?;
@@ -39,6 +42,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
 
     let (mut mine, mut theirs, mut read) =
         (Series::default(), Series::default(), Series::default());
+    Ran::forget();
     let others = Others::since_now(&[peer.id()]);
     for round in 0..how.rounds {
         told(round, how.rounds);
@@ -55,9 +59,10 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     }
 
     let others = others.share(&[peer.id()]);
+    let ran = ours.ran();
 
     let mut report = Report::new(how, Some(&llama));
-    report.about(format!("pleach's kernels: {}", ours.kernels()));
+    report.about(format!("pleach's kernels that ran: {}", ran.names()));
     report.about(format!(
         "{TOKENS} tokens after {CONTEXT}, 1 thread, {} rounds; {} bytes of weights, keys and values a token",
         how.rounds,

@@ -1,20 +1,22 @@
 //! A prompt of 128 tokens.
 
 use super::{arena, english, kernels, model, settle, three, told, turns};
+use crate::How;
 use crate::report::Report;
-use crate::{How, IsaOption};
 use peers::Result;
+use peers::bars::Ran;
 use peers::llama::Llama;
 use peers::machine::Others;
 use peers::models;
 use peers::ours::{Ours, executor, options};
 use peers::peer::Peer;
-use peers::series::{Bar, Figure};
 use serde_json::json;
 
 const TOKENS: usize = 128;
 
 pub(crate) fn run(how: &How) -> Result<Report> {
+    // Said before minutes of building.
+    models::checkpoint()?;
     let llama = Llama::build(how.isa.isa())?;
     let gguf = models::q8_0(&llama)?;
     let file = models::base()?;
@@ -28,6 +30,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     peer.prompt(&text)?;
 
     let mut turns = turns(how);
+    Ran::forget();
     let others = Others::since_now(&[peer.id()]);
     for round in 0..how.rounds {
         told(round, how.rounds);
@@ -42,12 +45,13 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     }
 
     let others = others.share(&[peer.id()]);
+    let ran = ours.ran();
 
     let mut report = Report::new(how, Some(&llama));
     report.about(format!("llama.cpp's weights in {}", peer.buffers));
     report.about(format!(
-        "pleach's kernels: {}, chunks of {}",
-        ours.kernels(),
+        "pleach's kernels that ran: {}; chunks of {}",
+        ran.names(),
         how.chunk
     ));
     report.about(format!(
@@ -56,10 +60,6 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     ));
     report.others(others);
     report.columns(&["threads", "pleach tok/s", "llama.cpp tok/s", "ratio"]);
-    let bar = match how.isa {
-        IsaOption::Native => 3.0,
-        IsaOption::Avx2 => 2.0,
-    };
     for turn in &turns {
         let (threads, ratio) = (turn.threads, turn.ours.over(&turn.other));
         report.row(&[
@@ -68,10 +68,9 @@ pub(crate) fn run(how: &How) -> Result<Report> {
             three(turn.other.median()),
             three(ratio.median()),
         ]);
-        report.figure(Figure::new(
+        report.figure(ran.prompt(
             format!("prompt, {threads} threads, of llama.cpp's speed"),
             ratio.median(),
-            Bar::Least(bar),
         ));
         report.data(
             format!("threads_{threads}"),

@@ -5,10 +5,11 @@ use crate::How;
 use crate::report::{Report, grouped};
 use parity::smol::{self, EXPERTS, Pair};
 use peers::Result;
+use peers::bars::Ran;
 use peers::machine::Others;
 use peers::models;
 use peers::ours::{Done, Ours, executor, options};
-use peers::read::Reader;
+use peers::read::Windows;
 use peers::series::{Bar, Figure, Series};
 use pleach::{Budget, Executor, Kernels, Model, Routing, Session, SessionOptions, Speculate, Work};
 use pleach_linux::{Limits, ThreadPool, Watch, generate};
@@ -26,7 +27,6 @@ const ANSWER: usize = 32;
 pub(crate) fn run(how: &How) -> Result<Report> {
     let mut report = Report::new(how, None);
     let kernels = kernels(how.isa)?;
-    report.about(format!("pleach's kernels: {}", kernels.name()));
     report.about(format!(
         "{} rounds; a routed token: the held scalings of the prompt's last token, one column; classifier: one \
          scaling pass; a whole token: greedy answers to held-out prompts",
@@ -44,6 +44,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let trained = model(&trained)?;
     // The synthetic model has no tokenizer of its own, and the same vocabulary.
     let text = english(&trained, PROMPT + TOKENS)?;
+    Ran::forget();
     let others = Others::since_now(&[]);
     routed(how, kernels, &mut report, "xlora-smol", trained, &text)?;
     let synthetic = model(&synthetic)?;
@@ -58,6 +59,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     classifier(how, kernels, &mut report, trained)?;
     whole(how, kernels, &mut report, trained)?;
     report.others(others.share(&[]));
+    let ran = Ran::on(kernels);
+    report.about(format!("pleach's kernels that ran: {}", ran.names()));
     Ok(report)
 }
 
@@ -162,13 +165,18 @@ impl Executor for Timed {
     }
 }
 
-/// Bytes and seconds of the classifier's matrices in one scaling pass, and seconds up to the end of the sweep, softmax
-/// and top-k among them. They are the last works of that sweep.
-fn classify(
-    session: &mut Session<'_, '_>,
-    kernels: Kernels,
-    token: u32,
-) -> Result<(u64, f64, f64)> {
+/// The classifier in one scaling pass.
+struct Pass {
+    /// What its matrices hold.
+    bytes: u64,
+    /// Seconds of its matrices.
+    matrices: f64,
+    /// Seconds up to the end of the sweep, softmax and top-k among them.
+    whole: f64,
+}
+
+/// Its matrices are the last works of a scaling pass's sweep.
+fn classify(session: &mut Session<'_, '_>, kernels: Kernels, token: u32) -> Result<Pass> {
     let before = session.counters();
     session.push(&[token]).map_err(refused)?;
     let mut timed = Timed { works: vec![] };
@@ -193,11 +201,11 @@ fn classify(
         _ => return Err("a sweep without works".into()),
     };
     session.run(kernels, &mut executor(1)).map_err(refused)?;
-    Ok((
-        done.classifier_bytes,
-        (end - begin).as_secs_f64(),
-        (ended - begin).as_secs_f64(),
-    ))
+    Ok(Pass {
+        bytes: done.classifier_bytes,
+        matrices: (end - begin).as_secs_f64(),
+        whole: (ended - begin).as_secs_f64(),
+    })
 }
 
 /// The classifier beside the read of its bytes.
@@ -207,24 +215,37 @@ fn classifier(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>
     let options = options(text.len(), how.chunk);
     let mut memory = arena(&model, &options)?;
     let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels);
-    let bytes_of_token = ours.prompt(prompt, &mut executor(1))?.bytes();
-    let reader = Reader::new(bytes_of_token as usize)?;
+    ours.prompt(prompt, &mut executor(1))?;
+    // Not timed: how much a pass reads, and how much else is read before the next one.
+    let before = ours.session.counters();
+    let bytes = classify(&mut ours.session, kernels, tokens[0])?.bytes;
+    let pass = ours.session.counters().since(before);
+    let mut windows = Windows::new(bytes as usize, (pass.weight_bytes + pass.kv_bytes) as usize)?;
     let (mut matrices, mut whole, mut read) =
         (Series::default(), Series::default(), Series::default());
-    let mut bytes = 0;
     for round in 0..how.rounds {
         told(round, how.rounds);
         ours.session.rewind(PROMPT).map_err(refused)?;
-        let (mut a, mut b) = (Series::default(), Series::default());
+        let mut of_round = [(); 3].map(|()| Series::default());
         for token in tokens {
-            let (n, matrices, whole) = classify(&mut ours.session, kernels, *token)?;
-            bytes = n;
-            a.0.push(matrices);
-            b.0.push(whole);
+            let pass = classify(&mut ours.session, kernels, *token)?;
+            if pass.bytes != bytes {
+                return Err(format!(
+                    "the classifier read {} bytes, and {bytes} before",
+                    pass.bytes
+                ));
+            }
+            let read = bytes as f64 / windows.rate();
+            for (series, seconds) in of_round.iter_mut().zip([pass.matrices, pass.whole, read]) {
+                series.0.push(seconds);
+            }
         }
-        matrices.0.push(a.median());
-        whole.0.push(b.median());
-        read.0.push(bytes as f64 / reader.rate(1).0);
+        for (all, of_round) in [&mut matrices, &mut whole, &mut read]
+            .into_iter()
+            .zip(&of_round)
+        {
+            all.0.push(of_round.median());
+        }
     }
     let over = matrices.over(&read);
     report.row(&[
