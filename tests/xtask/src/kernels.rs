@@ -1,9 +1,9 @@
-//! `tests/cross/kernels` on five boards: the bits of the specification, the instructions that kernels are named after, and
-//! how many are executed.
+//! `tests/cross/kernels` on five boards: the bits of the specification, the instructions that kernels are named after,
+//! how many are executed, and how many by other libraries.
 
 use crate::context::{Context, capture, stream};
 use crate::cross::{M0, M3, M4, M55, RV32, first_difference};
-use crate::{instructions, scan};
+use crate::{instructions, kernel_peers, scan};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -84,7 +84,7 @@ fn check(cx: &Context, board: &Board) -> Result<(), String> {
         board.size,
     ];
     let native = capture(cx.cargo(native))?;
-    let elf = build(cx, board)?;
+    let elf = build(cx, board, "kernels", &[])?;
     for line in instructions::check(board.target, &scan::disassembly(cx, &elf)?)? {
         println!("{line}");
     }
@@ -106,24 +106,39 @@ fn check(cx: &Context, board: &Board) -> Result<(), String> {
             ));
         }
     }
+    beside_peers(cx, board, &log)
+}
+
+/// Prints our counts and the peers'; a peer's that is missing is an error.
+fn beside_peers(cx: &Context, board: &Board, log: &str) -> Result<(), String> {
+    let run = |(name, args): (&str, &[&str])| {
+        println!("-- {}: peers{name}", board.cpu);
+        emulate(board, &build(cx, board, "peers", args)?)
+    };
+    let sides: &[u64] = match board.size {
+        "small" => &[64],
+        _ => &[64, 128, 256, 512],
+    };
+    let [plain, inlined] = kernel_peers::BUILDS;
+    let peers = [run(plain)?, run(inlined)?];
+    print!(
+        "{}, {}",
+        board.cpu,
+        kernel_peers::table(log, &peers, sides)?
+    );
     Ok(())
 }
 
-fn build(cx: &Context, board: &Board) -> Result<PathBuf, String> {
-    let args = [
-        "build",
-        "--release",
-        "--manifest-path",
-        MANIFEST,
-        "--target",
-        board.target,
-    ];
-    let mut c = cx.cargo(args);
+/// Builds one of the package's programs; `args` are the compiler's, for that program only.
+fn build(cx: &Context, board: &Board, program: &str, args: &[&str]) -> Result<PathBuf, String> {
+    let build = ["rustc", "--release", "--manifest-path", MANIFEST];
+    let target = ["--bin", program, "--target", board.target, "--"];
+    let mut c = cx.cargo(build.iter().chain(&target).chain(args));
     if !board.flags.is_empty() {
         c.env("CARGO_ENCODED_RUSTFLAGS", board.flags.join("\x1f"));
     }
     stream(c)?;
-    Ok(cx.built(&format!("{}/release", board.target), "kernels"))
+    Ok(cx.built(&format!("{}/release", board.target), program))
 }
 
 /// The lines that the board writes, shown as they come.

@@ -8,6 +8,7 @@ mod firmware;
 mod fuzz;
 mod install;
 mod instructions;
+mod kernel_peers;
 mod kernels;
 mod miri;
 mod nopanic;

@@ -45,17 +45,15 @@ mod counter {
         }
     }
 
-    /// Runs of one count: a tick is 31 to 63 instructions.
-    const RUNS: u64 = 16;
-
-    /// Instructions that `run` executes, with the loop around it.
+    /// Instructions that `run` executes, with the loop around it: the mean of the program's `RUNS` runs, since a
+    /// tick is 31 to 63 instructions.
     pub fn count(mut run: impl FnMut()) -> u64 {
         let before = SYST::get_current();
-        for _ in 0..RUNS {
+        for _ in 0..crate::RUNS {
             run();
         }
         let ticks = before.wrapping_sub(SYST::get_current()) % PERIOD;
-        u64::from(ticks) * super::TICK / 1000 / RUNS
+        u64::from(ticks) * super::TICK / 1000 / crate::RUNS
     }
 
     #[cortex_m_rt::exception]

@@ -20,17 +20,10 @@ fn layout(kernels: Kernels) -> Layout {
     }
 }
 
-/// Prints `count NAME SHAPE: INSTRUCTIONS, THOUSANDTHS per MAC` for what fits.
+/// Prints a line of [`kernels::show`] for what fits.
 pub fn print(kernels: Kernels, m: &mut Buffers<'_>, line: kernels::Line) {
     let (by, layout) = (By::Backend(kernels), layout(kernels));
-    let show = |name: &str, (rows, cols): (usize, usize), n: u64| {
-        let per_mac = n * 1000 / (rows * cols) as u64;
-        line(format_args!(
-            "count {name} {rows}x{cols}: {n} instructions, {}.{:03} per MAC",
-            per_mac / 1000,
-            per_mac % 1000
-        ));
-    };
+    let show = |name: &str, shape: (usize, usize), n: u64| kernels::show(line, name, shape, n);
     let expand = layout == Layout::M4 && by.expands();
     let mut random = Random::new(7);
     for k in [64, 128, 256, 512] {

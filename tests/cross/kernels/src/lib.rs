@@ -13,3 +13,13 @@ use core::fmt::Arguments;
 
 /// Writes a line of text.
 pub type Line = fn(Arguments<'_>);
+
+/// Writes `count NAME SHAPE: INSTRUCTIONS, THOUSANDTHS per MAC`.
+pub fn show(line: Line, name: &str, (rows, cols): (usize, usize), n: u64) {
+    let per_mac = n * 1000 / (rows * cols) as u64;
+    line(format_args!(
+        "count {name} {rows}x{cols}: {n} instructions, {}.{:03} per MAC",
+        per_mac / 1000,
+        per_mac % 1000
+    ));
+}

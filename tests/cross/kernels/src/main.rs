@@ -9,12 +9,16 @@ mod count;
 
 use kernels::memory::Memory;
 
-/// For 16 KiB of RAM.
+/// For 16 KiB of RAM: 64x64 weights.
 #[cfg(any(small, not(target_os = "none")))]
-type Small = Memory<3072, 512, 1088, 64>;
+type Small = Memory<4352, 512, 1088, 32>;
 /// For 512x512 weights in `q8`.
 #[cfg(not(small))]
 type Large = Memory<{ 280 * 1024 }, 8064, 16384, 256>;
+
+/// Runs of one count.
+#[cfg(all(target_os = "none", target_arch = "arm"))]
+const RUNS: u64 = 16;
 
 #[cfg(target_os = "none")]
 fn main_on_board() -> ! {
@@ -37,9 +41,10 @@ fn main() -> std::process::ExitCode {
         println!("{text}");
     }
     let kernels = pleach::Kernels::of_build();
+    let (mut small, mut large) = (Small::ZERO, Large::ZERO);
     let same = match std::env::args().nth(1).as_deref() {
-        Some("small") => kernels::cases::compare(kernels, Box::new(Small::ZERO).buffers(), line),
-        Some("large") => kernels::cases::compare(kernels, Box::new(Large::ZERO).buffers(), line),
+        Some("small") => kernels::cases::compare(kernels, small.buffers(), line),
+        Some("large") => kernels::cases::compare(kernels, large.buffers(), line),
         _ => {
             eprintln!("kernels: name a size of memory\n  kernels small|large");
             return 2.into();
