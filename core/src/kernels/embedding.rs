@@ -2,10 +2,10 @@
 
 use crate::blob::Tensor;
 use crate::error::Error;
-use crate::kernels::BLOCK;
 use crate::kernels::isa::{Isa, LANES, Task};
 use crate::kernels::layout::{Dtype, q8_weight, scale_bytes};
 use crate::kernels::lora::{LoraTerm, add_deltas};
+use crate::kernels::{A_UNIT, BLOCK};
 use crate::math::{self, flush};
 use crate::session::cost::Cost;
 
@@ -45,7 +45,7 @@ fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
     })
 }
 
-/// The r-vectors of an embedding site: the token's row of A, gated. `token(c)` is column `c`'s row of the
+/// The r-vectors `[unit of 4 rows][column][4]` of an embedding site: the token's row of A, gated. `token(c)` is column `c`'s row of the
 /// table, if it has one. Returns what it costs.
 pub(crate) fn ranks(
     term: &LoraTerm<'_>,
@@ -61,19 +61,19 @@ pub(crate) fn ranks(
             .ok_or(Error::Corrupt)?;
         let at = (choice.row as usize).saturating_mul(n);
         let rows = ranks.get_mut(at..).ok_or(Error::Corrupt)?;
+        let (rows, _) = rows.as_chunks_mut::<A_UNIT>();
         let mut taking = 0;
         for (c, h) in gates.iter().enumerate() {
             let lanes = lora.a.lanes.max(1);
             let row = token(c).filter(|_| *h != 0.0);
             let tile = row.and_then(|r| lora.a.tile(r / lanes));
             taking += row.is_some() as usize;
-            for (j, slots) in rows.chunks_exact_mut(n).enumerate().take(lora.b.rank()) {
+            let slots = rows.iter_mut().skip(c).step_by(n).flatten();
+            for (j, slot) in slots.enumerate().take(lora.b.rank()) {
                 let a = row
                     .zip(tile)
                     .and_then(|(r, tile)| element(&lora.a, tile, r % lanes, j));
-                if let Some(slot) = slots.get_mut(c) {
-                    *slot = a.map_or(0.0, |a| flush(flush(a) * *h) * lora.b.scale(j));
-                }
+                *slot = a.map_or(0.0, |a| flush(flush(a) * *h) * lora.b.scale(j));
             }
         }
         cost = cost.plus(Cost::lora_row(&lora).for_columns(taking));
@@ -99,7 +99,7 @@ impl Task for AddDeltas<'_> {
             let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
             for (i, block) in blocks.enumerate() {
                 let columns = (i * BLOCK, block.len());
-                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, block);
+                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, &[], block);
             }
         }
     }

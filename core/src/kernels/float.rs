@@ -115,6 +115,43 @@ impl Element for I8 {
     }
 }
 
+/// The first `L` vectors of each tile, if all have so many.
+#[inline(always)]
+pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Option<[&[V; L]; T]> {
+    let mut all = [tiles.first()?.first_chunk()?; T];
+    for (to, tile) in all.iter_mut().zip(tiles) {
+        *to = tile.first_chunk()?;
+    }
+    Some(all)
+}
+
+/// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
+/// once, and an x spread once. Asks for what lies `ahead` bytes behind each vector.
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
+pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, const L: usize>(
+    isa: I,
+    tiles: [&[E::Vector]; T],
+    x: &[[f32; L]; C],
+    ahead: usize,
+    sums: &mut [[I::Lanes; T]; C],
+) {
+    for k in 0..L {
+        let mut vectors = [isa.splat(0.0); T];
+        for (lanes, tile) in vectors.iter_mut().zip(tiles) {
+            let Some(vector) = tile.get(k) else { return };
+            isa.prefetch(vector, ahead);
+            *lanes = E::load(isa, vector);
+        }
+        for (sums, x) in sums.iter_mut().zip(x) {
+            let x = isa.splat(x.get(k).copied().unwrap_or(0.0));
+            for (sum, vector) in sums.iter_mut().zip(vectors) {
+                *sum = *sum + x * vector;
+            }
+        }
+    }
+}
+
 /// Units `unit..` of `w` times one column, several at once; `false` if that is not what there is to do.
 #[inline(always)]
 pub(crate) fn one_column<I: Isa, E: Element>(

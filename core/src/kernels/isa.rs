@@ -47,6 +47,9 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
+    /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes.
+    const AHEAD: usize = 0;
+
     /// Asks for the memory `ahead` bytes behind `at`, which need not be ours.
     #[inline(always)]
     fn prefetch<T>(self, at: &T, ahead: usize) {
@@ -74,13 +77,15 @@ pub(crate) trait Isa: Copy {
     );
 
     /// Rows `first..first + rows` of `w`, from a tile on, times one column, into pieces of 16. `false` if this
-    /// backend has no such kernel for what it is given: then nothing was written.
+    /// backend has no such kernel for what it is given: then nothing was written. What is read next lies `ahead` bytes
+    /// behind the rows, or that is not known: 0.
     #[inline(always)]
     fn q8_range(
         self,
         _w: &Tensor<'_>,
         (_first, _rows): (usize, usize),
         _column: &PanelColumn<'_>,
+        _ahead: usize,
         _out: &mut [[f32; LANES]],
     ) -> bool {
         false

@@ -75,16 +75,16 @@ fn operation(w: &Tensor<'_>) -> Operation {
     }
 }
 
-/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or 4 of an A panel. `acc` has a
-/// vector per column.
+/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4. `acc` has a
+/// vector per column. `ahead` is that of [`Isa::q8_range`].
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn gemv<I: Isa>(
     isa: I,
     w: &Tensor<'_>,
-    first: usize,
-    rows: usize,
+    (first, rows): (usize, usize),
     block: &Block<'_>,
+    ahead: usize,
     acc: &mut [[f32; LANES]],
 ) {
     ran(operation(w));
@@ -93,7 +93,8 @@ pub(crate) fn gemv<I: Isa>(
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());
             if block.len <= I::RANGES
-                && columns.all(|(c, acc)| isa.q8_range(w, (first, rows), c, slice::from_mut(acc)))
+                && columns
+                    .all(|(c, acc)| isa.q8_range(w, (first, rows), c, ahead, slice::from_mut(acc)))
             {
                 return;
             }
@@ -150,7 +151,8 @@ fn gemv_units<I: Isa>(
         return;
     }
     for (i, acc) in acc.chunks_mut(n).enumerate() {
-        gemv(isa, w, (unit + i).saturating_mul(UNIT), UNIT, block, acc);
+        let rows = ((unit + i).saturating_mul(UNIT), UNIT);
+        gemv(isa, w, rows, block, 0, acc);
     }
 }
 
@@ -167,12 +169,12 @@ fn ranges<I: Isa>(
     let count = acc.len() / n;
     let rows = (unit.saturating_mul(UNIT), count.saturating_mul(UNIT));
     if let [column] = block.panels() {
-        return isa.q8_range(w, rows, column, acc);
+        return isa.q8_range(w, rows, column, 0, acc);
     }
     let mut units: Acc = [[0.0; LANES]; BLOCK];
     for (c, column) in block.panels().iter().enumerate() {
         let units = units.get_mut(..count).unwrap_or(&mut []);
-        if !isa.q8_range(w, rows, column, units) {
+        if !isa.q8_range(w, rows, column, 0, units) {
             return false;
         }
         let to = acc.iter_mut().skip(c).step_by(n);
@@ -213,7 +215,7 @@ pub(crate) struct LinearJob<'a> {
     pub(crate) input: Input<'a>,
     /// No term: no expert takes part.
     pub(crate) term: Option<LoraTerm<'a>>,
-    /// `[row][column]`, by `LoraAJob`.
+    /// `[unit of 4 rows][column][4]`, by `LoraAJob`.
     pub(crate) u: &'a [f32],
     pub(crate) residual: Option<f32>,
 }
@@ -301,7 +303,11 @@ impl<'a> LinearJob<'a> {
             }
         }
         if let Some(term) = &self.term {
-            add_deltas(isa, term, self.u, (number, unit), (start, n), acc);
+            let next = part
+                .weight
+                .tiles_from((unit + out.len() / n.max(1)).saturating_mul(UNIT));
+            let next = next.get(I::AHEAD..).unwrap_or(&[]);
+            add_deltas(isa, term, self.u, (number, unit), (start, n), next, acc);
         }
         for (out, acc) in out.iter_mut().zip(&*acc) {
             let y = isa.load(acc).flush();

@@ -5,7 +5,7 @@
 
 use crate::blob::{BPanel, Lora, Model, Site};
 use crate::error::Error;
-use crate::kernels::float::{Element, F16, F32, I8, Vectors};
+use crate::kernels::float::{Element, F16, F32, I8, Vectors, add_products, whole};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
@@ -165,29 +165,62 @@ pub(crate) struct LoraAJob<'a> {
     pub(crate) kernels: Kernels,
     pub(crate) input: Input<'a>,
     pub(crate) term: LoraTerm<'a>,
+    /// What is read after the panels, if that is known.
+    pub(crate) next: &'a [u8],
 }
 
-impl<'a> LoraAJob<'a> {
-    /// Rows `4 * unit..` of the r-vectors; `out` is `[4][column]`, `block` is scratch.
+impl LoraAJob<'_> {
+    /// Units `first..` of the r-vectors: `out` is `[unit of 4 rows][column][4]`.
     #[inline(always)]
-    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32], block: &mut Block<'a>) {
-        let row = unit.saturating_mul(A_UNIT);
-        let after = self
-            .term
-            .selected
-            .partition_point(|s| s.row as usize <= row);
-        let Some((index, s)) = after
-            .checked_sub(1)
-            .and_then(|i| Some((i, self.term.selected.get(i)?)))
-        else {
-            return;
-        };
+    pub(crate) fn run<I: Isa>(&self, isa: I, first: usize, out: &mut [f32]) {
+        let n = self.term.columns.max(1);
+        let mut block = Block::EMPTY;
+        let (mut unit, mut out) = (first, out.as_chunks_mut::<A_UNIT>().0);
+        while !out.is_empty() {
+            let row = unit.saturating_mul(A_UNIT);
+            let selected = self.term.selected;
+            let after = selected.partition_point(|s| s.row as usize <= row);
+            let Some((index, s)) = after
+                .checked_sub(1)
+                .and_then(|i| Some((i, selected.get(i)?)))
+            else {
+                return;
+            };
+            // At most 16 rows, of one expert.
+            let first = row.saturating_sub(s.row as usize);
+            let left = round_up(s.rank as usize, A_UNIT).saturating_sub(first);
+            let units = left.min(LANES - first % LANES) / A_UNIT;
+            let here = units.max(1).saturating_mul(n).min(out.len());
+            let Some((now, rest)) = out.split_at_mut_checked(here) else {
+                return;
+            };
+            self.rows(isa, index, first, now, &mut block);
+            (unit, out) = (unit + units.max(1), rest);
+        }
+    }
+
+    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`.
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
+    fn rows<'b, I: Isa>(
+        &'b self,
+        isa: I,
+        index: usize,
+        first: usize,
+        out: &mut [[f32; A_UNIT]],
+        block: &mut Block<'b>,
+    ) {
+        out.fill([0.0; A_UNIT]);
         let Some(lora) = self.term.lora(index) else {
             return;
         };
-        let first = row.saturating_sub(s.row as usize);
-        let n = self.term.columns;
-        out.fill(0.0);
+        let n = self.term.columns.max(1);
+        let rows = out.len() / n * A_UNIT;
+        let ahead = match self.term.lora(index + 1) {
+            Some(next) => next.a.data,
+            None => self.next,
+        };
+        let ahead = distance(lora.a.data, ahead);
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
         loop {
@@ -197,18 +230,25 @@ impl<'a> LoraAJob<'a> {
                 return;
             }
             let mut acc: Acc = [[0.0; LANES]; BLOCK];
-            gemv(isa, &lora.a, first, A_UNIT, block, &mut acc);
+            gemv(isa, &lora.a, (first, rows), block, ahead, &mut acc);
             for (column, acc) in block.columns().iter().zip(&acc) {
                 let h = gates.get(*column).copied().unwrap_or(0.0);
-                let rows = out.chunks_exact_mut(n.max(1)).zip(acc);
-                for (j, (out, a)) in rows.enumerate().take(lora.b.rank.saturating_sub(first)) {
-                    if let Some(out) = out.get_mut(*column) {
-                        *out = flush(flush(*a) * h) * lora.b.scale(first + j);
-                    }
+                let out = out.iter_mut().skip(*column).step_by(n).flatten();
+                let rank = lora.b.rank.saturating_sub(first);
+                for (j, (out, a)) in out.zip(acc).enumerate().take(rank) {
+                    *out = flush(flush(*a) * h) * lora.b.scale(first + j);
                 }
             }
         }
     }
+}
+
+/// Bytes from one slice to another, for prefetches; 0 if there is no other.
+fn distance(from: &[u8], to: &[u8]) -> usize {
+    if to.is_empty() {
+        return 0;
+    }
+    to.as_ptr().addr().wrapping_sub(from.as_ptr().addr())
 }
 
 /// Asks for the rows of B that [`add_deltas`] will read for `count` units from `unit` on of matrix `part`, so that they come
@@ -236,7 +276,7 @@ pub(crate) fn prefetch<I: Isa>(
 
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
-/// its value.
+/// its value. Meanwhile it asks for as much of `next` as it reads, so that memory does not rest.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_deltas<I: Isa>(
@@ -245,11 +285,11 @@ pub(crate) fn add_deltas<I: Isa>(
     u: &[f32],
     (part, unit): (usize, usize),
     (start, n): (usize, usize),
+    mut next: &[u8],
     acc: &mut [[f32; LANES]],
 ) {
     let mut d: Acc = [[0.0; LANES]; BLOCK];
-    let mut took = [false; BLOCK];
-    let units = acc.len() / n.max(1);
+    let mut took = 0u32;
     for (index, s) in term.selected.iter().enumerate() {
         let gates = term.gates(index, start, n);
         if s.part as usize != part || gates.iter().all(|h| *h == 0.0) {
@@ -259,145 +299,170 @@ pub(crate) fn add_deltas<I: Isa>(
             continue;
         };
         ran(Operation::Deltas);
-        let at = (s.row as usize)
+        let at = (s.row as usize / A_UNIT)
             .saturating_mul(term.columns)
             .saturating_add(start);
         let rows = BRows {
             b: &b,
             unit,
-            u: u.get(at..).unwrap_or(&[]),
+            u: u.as_chunks().0.get(at..).unwrap_or(&[]),
             stride: term.columns.max(1),
+            n: n.max(1),
+            ahead: distance(b.tile(unit).unwrap_or(&[]), next),
         };
-        // Which vectors of `d` the expert adds to: `[unit][column]`, of the columns that selected it.
-        let mut chains = [(0, 0); BLOCK];
+        let read = b.tiles(unit, acc.len() / n.max(1)).map_or(0, <[u8]>::len);
+        next = next.get(read..).unwrap_or(&[]);
+        let mut columns = [0; BLOCK];
         let mut count = 0;
-        for i in 0..units {
-            for (c, _) in gates.iter().enumerate().filter(|(_, h)| **h != 0.0) {
-                if let (Some(chain), Some(took)) = (chains.get_mut(count), took.get_mut(i * n + c))
-                {
-                    *chain = (i, c);
-                    *took = true;
-                    count += 1;
-                }
+        for (c, _) in gates.iter().enumerate().filter(|(_, h)| **h != 0.0) {
+            if let Some(column) = columns.get_mut(count) {
+                *column = c;
+                count += 1;
+            }
+            took |= 1 << c;
+        }
+        let columns = columns.get(..count).unwrap_or(&[]);
+        let d = d.get_mut(..acc.len()).unwrap_or(&mut []);
+        match b.dtype {
+            Dtype::Q8 => rows.add::<I, I8>(isa, columns, d),
+            Dtype::F16 => rows.add::<I, F16>(isa, columns, d),
+            Dtype::F32 => rows.add::<I, F32>(isa, columns, d),
+        }
+    }
+    for (acc, d) in acc.chunks_mut(n.max(1)).zip(d.chunks(n.max(1))) {
+        for (c, (acc, d)) in acc.iter_mut().zip(d).enumerate() {
+            if took & 1 << c != 0 {
+                *acc = (isa.load(acc) + isa.load(d)).array();
             }
         }
-        let chains = chains.get(..count).unwrap_or(&[]);
-        match b.dtype {
-            Dtype::Q8 => rows.add::<I, I8>(isa, n, chains, &mut d),
-            Dtype::F16 => rows.add::<I, F16>(isa, n, chains, &mut d),
-            Dtype::F32 => rows.add::<I, F32>(isa, n, chains, &mut d),
-        }
     }
-    for ((acc, d), took) in acc.iter_mut().zip(&d).zip(took) {
-        if took {
-            *acc = (isa.load(acc) + isa.load(d)).array();
-        }
-    }
-}
-
-/// Vectors `first..first + 4` of each tile, if all have so many.
-#[inline(always)]
-fn steps_at<E: Vectors, const C: usize>(
-    tiles: [&[u8]; C],
-    first: usize,
-) -> Option<[&[E::Vector; A_UNIT]; C]> {
-    let step = |tile| E::vectors(tile).get(first..)?.first_chunk();
-    let mut steps = [step(tiles.first()?)?; C];
-    for (to, tile) in steps.iter_mut().zip(tiles) {
-        *to = step(tile)?;
-    }
-    Some(steps)
 }
 
 /// One expert's B from a unit on, and the r-vectors that it is multiplied by.
 struct BRows<'a> {
     b: &'a BPanel<'a>,
     unit: usize,
-    /// `[j][stride]`, from the block's first column on.
-    u: &'a [f32],
+    /// `[unit of 4 rows][stride]`, from the block's first column on.
+    u: &'a [[f32; A_UNIT]],
     stride: usize,
+    /// Columns of the block, at least 1.
+    n: usize,
+    /// Bytes from these tiles to what is read next.
+    ahead: usize,
 }
 
 impl BRows<'_> {
-    /// Adds to `d[unit * n + column]`, for each of the chains (unit, column).
+    /// Adds to `d` `[unit][n]`, for these of the `n` columns.
     #[inline(always)]
-    fn add<I: Isa, E: Vectors>(&self, isa: I, n: usize, chains: &[(usize, usize)], d: &mut Acc) {
-        let mut chains = chains;
-        while !chains.is_empty() {
-            let taken = if self.b.lanes != LANES {
-                self.row_by_row::<E>(n, chains, d)
-            } else if chains.len() < 2 || CHAINS < 2 {
-                self.interleaved::<I, E, 1>(isa, n, chains, d)
-            } else if chains.len() < CHAINS {
-                self.interleaved::<I, E, 2>(isa, n, chains, d)
-            } else {
-                self.interleaved::<I, E, CHAINS>(isa, n, chains, d)
+    fn add<I: Isa, E: Vectors>(&self, isa: I, columns: &[usize], d: &mut [[f32; LANES]]) {
+        let mut columns = columns;
+        loop {
+            let taken = match columns {
+                [] => return,
+                [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
+                [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
+                _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
+                [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),
+                _ => self.units::<I, E, 1, 4>(isa, columns, d),
             };
-            chains = chains.get(taken..).unwrap_or(&[]);
+            columns = columns.get(taken..).unwrap_or(&[]);
         }
     }
 
-    #[cfg_attr(not(pleach_small), inline(always))]
-    #[cfg_attr(pleach_small, inline(never))]
-    fn interleaved<I: Isa, E: Vectors, const C: usize>(
+    /// All units of the first `C` columns, `U` at once.
+    #[inline(always)]
+    fn units<I: Isa, E: Vectors, const U: usize, const C: usize>(
         &self,
         isa: I,
-        n: usize,
-        chains: &[(usize, usize)],
-        d: &mut Acc,
+        columns: &[usize],
+        d: &mut [[f32; LANES]],
     ) -> usize {
-        let Some(chains) = chains.first_chunk::<C>() else {
-            return C;
-        };
-        let (mut tiles, mut sums) = ([&[][..]; C], [isa.splat(0.0); C]);
-        for ((tile, sum), (i, c)) in tiles.iter_mut().zip(&mut sums).zip(chains) {
-            *tile = self.b.tile(self.unit + i).unwrap_or(&[]);
-            if let Some(d) = d.get(i * n + c) {
-                *sum = isa.load(d);
-            }
-        }
-        let mut done = 0;
-        // The compiler knows the length of whole steps. Firmware has no flash for a second loop.
-        while !SMALL && let Some(steps) = steps_at::<E, C>(tiles, done) {
-            for j in 0..A_UNIT {
-                let at = (done + j).saturating_mul(self.stride);
-                let u = self.u.get(at..).unwrap_or(&[]);
-                for ((sum, step), (_, c)) in sums.iter_mut().zip(steps).zip(chains) {
-                    if let Some(w) = step.get(j) {
-                        let u = isa.splat(u.get(*c).copied().unwrap_or(0.0));
-                        *sum = *sum + E::load(isa, w) * u;
+        if let Some(columns) = columns.first_chunk::<C>() {
+            for (i, d) in d.chunks_mut(U * self.n).enumerate() {
+                let unit = self.unit + i * U;
+                if d.len() == U * self.n {
+                    self.grid::<I, E, U, C>(isa, unit, columns, d);
+                } else {
+                    for (i, d) in d.chunks_mut(self.n).enumerate() {
+                        self.grid::<I, E, 1, C>(isa, unit + i, columns, d);
                     }
                 }
-            }
-            done += A_UNIT;
-        }
-        let rows = self.u.chunks(self.stride.max(1)).enumerate();
-        for (j, u) in rows.take(self.b.rank).skip(done) {
-            let at = j * LANES * E::BYTES;
-            for ((sum, tile), (_, c)) in sums.iter_mut().zip(tiles).zip(chains) {
-                let w = E::lanes(isa, tile.get(at..).unwrap_or(&[]));
-                *sum = *sum + w * isa.splat(u.get(*c).copied().unwrap_or(0.0));
-            }
-        }
-        for (sum, (i, c)) in sums.iter().zip(chains) {
-            if let Some(d) = d.get_mut(i * n + c) {
-                *d = sum.array();
             }
         }
         C
     }
 
-    /// A borrowed B, whose rows are not interleaved.
-    fn row_by_row<E: Element>(&self, n: usize, chains: &[(usize, usize)], d: &mut Acc) -> usize {
-        let lanes = self.b.lanes.max(1);
-        if let Some((i, c)) = chains.first()
-            && let Some(d) = d.get_mut(i * n + c)
+    /// `U` units times `C` columns.
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
+    fn grid<I: Isa, E: Vectors, const U: usize, const C: usize>(
+        &self,
+        isa: I,
+        unit: usize,
+        columns: &[usize; C],
+        d: &mut [[f32; LANES]],
+    ) {
+        let mut sums = self.sums::<I, U, C>(isa, columns, d);
+        let mut tiles: [&[E::Vector]; U] = [&[]; U];
+        let vectors = E::vectors(self.b.tiles(unit, U).unwrap_or(&[]));
+        for (to, tile) in tiles.iter_mut().zip(vectors.chunks(self.b.rank.max(1))) {
+            *to = tile;
+        }
+        let of = |u: &[[f32; A_UNIT]]| columns.map(|c| u.get(c).copied().unwrap_or_default());
+        let mut rows = self
+            .u
+            .chunks(self.stride)
+            .take(self.b.rank.div_ceil(A_UNIT));
+        // The compiler knows the length of a whole step. Firmware has no flash for a second loop.
+        while !SMALL
+            && let Some(step) = whole(tiles)
+            && let Some(u) = rows.next()
         {
+            let step = step.map(|s: &[_; A_UNIT]| s.as_slice());
+            add_products::<I, E, C, U, A_UNIT>(isa, step, &of(u), self.ahead, &mut sums);
+            tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
+        }
+        for u in rows {
+            add_products::<I, E, C, U, A_UNIT>(isa, tiles, &of(u), self.ahead, &mut sums);
+            tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
+        }
+        for (i, d) in d.chunks_mut(self.n).enumerate() {
+            for (sums, c) in sums.iter().zip(columns) {
+                if let (Some(sum), Some(d)) = (sums.get(i), d.get_mut(*c)) {
+                    *d = sum.array();
+                }
+            }
+        }
+    }
+
+    /// What `d` holds, `[column][unit]`.
+    #[inline(always)]
+    fn sums<I: Isa, const U: usize, const C: usize>(
+        &self,
+        isa: I,
+        columns: &[usize; C],
+        d: &[[f32; LANES]],
+    ) -> [[I::Lanes; U]; C] {
+        columns.map(|c| {
+            let mut sums = [isa.splat(0.0); U];
+            for (sum, d) in sums.iter_mut().zip(d.chunks(self.n)) {
+                if let Some(d) = d.get(c) {
+                    *sum = isa.load(d);
+                }
+            }
+            sums
+        })
+    }
+
+    /// Column `c` of a borrowed B, whose rows are not interleaved.
+    fn row_by_row<E: Element>(&self, c: usize, d: &mut [[f32; LANES]]) -> usize {
+        let lanes = self.b.lanes.max(1);
+        for (i, d) in d.iter_mut().skip(c).step_by(self.n).enumerate() {
             for (r, d) in d.iter_mut().enumerate() {
                 let row = (self.unit + i).saturating_mul(UNIT).saturating_add(r);
                 let tile = self.b.tile(row / lanes).unwrap_or(&[]);
                 let column = tile.chunks_exact(E::BYTES).skip(row % lanes).step_by(lanes);
-                let u = self.u.iter().skip(*c).step_by(self.stride.max(1));
+                let u = self.u.iter().skip(c).step_by(self.stride).flatten();
                 column.zip(u).for_each(|(w, u)| *d += E::read(w) * *u);
             }
         }

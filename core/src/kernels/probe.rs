@@ -133,7 +133,7 @@ impl Task for OneCall<'_, '_> {
     fn run<I: Isa>(self, isa: I) -> bool {
         let out = self.out.as_chunks_mut::<LANES>().0;
         let rows = (0, self.w.rows);
-        I::RANGES > 0 && isa.q8_range(self.w, rows, self.column, out)
+        I::RANGES > 0 && isa.q8_range(self.w, rows, self.column, 0, out)
     }
 }
 
@@ -157,7 +157,8 @@ impl Task for Rows<'_> {
             block.take(&input, self.w.dtype, columns);
             let units = self.out.as_chunks_mut::<LANES>().0.chunks_exact_mut(n);
             for (unit, out) in units.enumerate() {
-                gemv(isa, self.w, unit * self.unit, self.unit, &block, &mut acc);
+                let rows = (unit * self.unit, self.unit);
+                gemv(isa, self.w, rows, &block, 0, &mut acc);
                 out.iter_mut()
                     .skip(start)
                     .zip(&acc)
@@ -213,13 +214,14 @@ impl<'a> Selected<'a> {
     }
 }
 
-/// r-vectors `[rank rounded up to 4][column]` of one expert with gate `h`, for at most 8 columns.
+/// r-vectors `[unit of 4 rows][column][4]` of one expert with gate `h`, for at most 8 columns.
 pub fn lora_a(by: By, lora: &Lora<'_>, columns: &Columns<'_>, h: f32, u: &mut [f32]) {
     let selected = Selected::new(lora, columns.n, h);
     let job = LoraAJob {
         kernels: Kernels::of_build(),
         input: columns.input(),
         term: selected.term(),
+        next: &[],
     };
     let floats = A_UNIT * selected.n;
     by.run(Work::new(Job::LoraA(&job), 0, u, floats, A_UNIT, 0));
@@ -261,7 +263,7 @@ impl Task for Deltas<'_> {
             out.fill([0.0; LANES]);
             for (i, block) in out.chunks_mut(BLOCK).enumerate() {
                 let columns = (i * BLOCK, block.len());
-                add_deltas(isa, self.term, self.u, (0, unit), columns, block);
+                add_deltas(isa, self.term, self.u, (0, unit), columns, &[], block);
             }
         }
     }

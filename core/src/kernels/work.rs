@@ -2,7 +2,7 @@
 
 use crate::kernels::attention::AttentionJob;
 use crate::kernels::isa::{Isa, Task};
-use crate::kernels::linear::{Block, LinearJob};
+use crate::kernels::linear::LinearJob;
 use crate::kernels::lora::LoraAJob;
 
 /// What one operation computes; shared by all pieces of it.
@@ -100,12 +100,7 @@ impl Task for Work<'_> {
         let (first, unit) = (self.first, self.unit.max(1));
         match self.job {
             Job::Linear(job) => job.run(isa, first, unit, self.out),
-            Job::LoraA(job) => {
-                let mut block = Block::EMPTY;
-                for (i, out) in self.out.chunks_exact_mut(unit).enumerate() {
-                    job.unit(isa, first + i, out, &mut block);
-                }
-            }
+            Job::LoraA(job) => job.run(isa, first, self.out),
             Job::Attention(job) => {
                 for (i, out) in self.out.chunks_exact_mut(unit).enumerate() {
                     job.unit(isa, first + i, out);

@@ -348,7 +348,7 @@ pub(crate) struct State<'a> {
     pub(crate) panel_sums: &'a mut [i32],
     /// Outputs of matrices `[row / 16][n][16]`; q, k, v; attention output; gate, up; classifier; logits.
     pub(crate) output: &'a mut [f32],
-    /// r-vectors `[rank][n]`.
+    /// r-vectors `[rank / 4][n][4]`.
     pub(crate) ranks: &'a mut [f32],
     /// Experts selected for the present matrices.
     pub(crate) choices: &'a mut [Choice],

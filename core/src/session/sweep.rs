@@ -156,7 +156,7 @@ impl<'m> Machine<'m> {
         );
         match op {
             Op::LoraA { layer, group } => {
-                let (_, sites, k) = self.group(layer, group)?;
+                let (parts, sites, k) = self.group(layer, group)?;
                 let source = LoraSource::Model(self.model, sites);
                 let selected = chosen(state.choices, sweep.chosen)?;
                 let held = held(&source, selected);
@@ -170,6 +170,7 @@ impl<'m> Machine<'m> {
                         columns: n,
                         held: &held,
                     },
+                    next: parts.iter().flatten().next().map_or(&[], |p| p.weight.data),
                 };
                 let rows = Rows {
                     units: sweep.lora_rows as usize / A_UNIT,

@@ -341,6 +341,7 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
                 kernels: cx.kernels,
                 input,
                 term,
+                next: &[],
             };
             let r = parts.ranks.get_mut(..rows as usize * n).unwrap_or(&mut []);
             let work = Work::new(Job::LoraA(&job), 0, r, A_UNIT * n, A_UNIT, cost);

@@ -3,7 +3,7 @@
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, Unit};
 use crate::kernels::elementwise::place;
-use crate::kernels::float::Vectors;
+use crate::kernels::float::{Vectors, add_products, whole};
 use crate::kernels::isa::{Isa, Lanes};
 
 /// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.
@@ -74,18 +74,12 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
             *tile = keys.get(start.saturating_add(at)..end).unwrap_or(&[]);
         }
         // The compiler knows the length of whole ones.
-        match whole(tiles) {
+        match whole::<_, T, LANES>(tiles) {
             Some(tiles) => {
-                for d in 0..LANES {
-                    let tiles = tiles.map(|tile| tile.as_slice());
-                    multiply::<I, E, Q, T>(isa, tiles, &q, d, ahead, &mut acc);
-                }
+                let tiles = tiles.map(|tile| tile.as_slice());
+                add_products::<I, E, Q, T, LANES>(isa, tiles, &q, ahead, &mut acc);
             }
-            None => {
-                for d in 0..LANES.min(dim - at) {
-                    multiply::<I, E, Q, T>(isa, tiles, &q, d, ahead, &mut acc);
-                }
-            }
+            None => add_products::<I, E, Q, T, LANES>(isa, tiles, &q, ahead, &mut acc),
         }
     }
     let scale = isa.splat(job.scale);
@@ -119,39 +113,4 @@ fn query_lanes(job: &AttentionJob<'_>, query: &Query, at: usize) -> [f32; LANES]
         }
     }
     lanes
-}
-
-#[inline(always)]
-fn whole<V, const T: usize>(tiles: [&[V]; T]) -> Option<[&[V; LANES]; T]> {
-    let mut all = [tiles.first()?.first_chunk()?; T];
-    for (to, tile) in all.iter_mut().zip(tiles) {
-        *to = tile.first_chunk()?;
-    }
-    Some(all)
-}
-
-/// Dimension `d`: one step of each chain.
-#[cfg_attr(not(pleach_small), inline(always))]
-#[cfg_attr(pleach_small, inline(never))]
-fn multiply<I: Isa, E: Vectors, const Q: usize, const T: usize>(
-    isa: I,
-    tiles: [&[E::Vector]; T],
-    queries: &[[f32; LANES]; Q],
-    d: usize,
-    ahead: usize,
-    acc: &mut [[I::Lanes; T]; Q],
-) {
-    let mut keys = [isa.splat(0.0); T];
-    for (key, tile) in keys.iter_mut().zip(tiles) {
-        if let Some(vector) = tile.get(d) {
-            isa.prefetch(vector, ahead);
-            *key = E::load(isa, vector);
-        }
-    }
-    for (acc, query) in acc.iter_mut().zip(queries) {
-        let q = isa.splat(query.get(d).copied().unwrap_or(0.0));
-        for (acc, key) in acc.iter_mut().zip(keys) {
-            *acc = *acc + q * key;
-        }
-    }
 }

@@ -56,6 +56,7 @@ impl Isa for CortexM {
         w: &Tensor<'_>,
         rows: (usize, usize),
         column: &PanelColumn<'_>,
+        _ahead: usize,
         out: &mut [[f32; LANES]],
     ) -> bool {
         if !column.expanded {

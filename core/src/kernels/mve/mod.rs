@@ -54,6 +54,7 @@ impl Isa for Mve {
         w: &Tensor<'_>,
         rows: (usize, usize),
         column: &PanelColumn<'_>,
+        _ahead: usize,
         out: &mut [[f32; LANES]],
     ) -> bool {
         let range = Range::new((w, Layout::R4K16, q8::X_STEP), rows, column, out);

@@ -76,6 +76,7 @@ impl<B: Interleaved> Isa for B {
         w: &Tensor<'_>,
         rows: (usize, usize),
         column: &PanelColumn<'_>,
+        _ahead: usize,
         out: &mut [[f32; LANES]],
     ) -> bool {
         q8::range_q8(self, w, rows, column, out)

@@ -121,8 +121,12 @@ fn layers_with_experts() {
                 kernels,
                 input: x.input(),
                 term,
+                next: &[],
             };
-            Work::new(Job::LoraA(&job), 0, &mut u, A_UNIT * columns, A_UNIT, 1).run();
+            let work = Work::new(Job::LoraA(&job), 0, &mut u, A_UNIT * columns, A_UNIT, 1);
+            let (head, tail) = work.split_at(rank_rows as usize / 3);
+            tail.run();
+            head.run();
             let job = LinearJob {
                 kernels,
                 parts: [

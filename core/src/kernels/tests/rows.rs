@@ -14,7 +14,7 @@ use std::vec::Vec;
 /// All units of a matrix, one after the other.
 struct Gemv<'a> {
     weight: Tensor<'a>,
-    /// Rows of a unit: 16, or 4 of an A panel.
+    /// Rows at once: 16, or fewer of an A panel.
     unit: usize,
     input: Input<'a>,
     columns: usize,
@@ -30,7 +30,7 @@ impl Task for Gemv<'_> {
         let mut all = Vec::new();
         for first in (0..self.weight.rows).step_by(self.unit) {
             let mut acc: Acc = [[-1.5; LANES]; BLOCK];
-            gemv(isa, &self.weight, first, self.unit, &block, &mut acc);
+            gemv(isa, &self.weight, (first, self.unit), &block, 0, &mut acc);
             // Rows behind the last one are not specified.
             let rows = self.unit.min(self.weight.rows - first);
             let columns = acc.iter().take(self.columns);
@@ -58,7 +58,7 @@ fn of_every_form() {
                 let x = Columns::new(columns, [k, group], activations, edge, &mut random);
                 let units: &[usize] = match form.1 {
                     Layout::R16K4 => &[UNIT],
-                    _ => &[UNIT, A_UNIT],
+                    _ => &[UNIT, A_UNIT, 2 * A_UNIT, 3 * A_UNIT],
                 };
                 for unit in units {
                     let case = (form, shape, columns, weights, activations, unit, edge);

@@ -1,7 +1,7 @@
 //! AVX2 with F16C: eight lanes in a register.
 
 use super::arch::*;
-use super::prefetch;
+use super::{AHEAD, prefetch};
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Q8Tile, gemv_q8};
@@ -66,6 +66,8 @@ fn flush(x: __m256) -> __m256 {
 
 impl Isa for Avx2 {
     type Lanes = F32x16;
+
+    const AHEAD: usize = AHEAD;
 
     #[inline(always)]
     fn prefetch<T>(self, at: &T, ahead: usize) {

@@ -1,7 +1,8 @@
 //! AVX-512 with VNNI: sixteen lanes in a register.
 
 use super::arch::*;
-use super::prefetch;
+use super::{AHEAD, avx512vnni_q8, prefetch};
+use crate::blob::Tensor;
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Q8Tile, gemv_q8};
@@ -63,7 +64,9 @@ impl Lanes for F32x16 {
 impl Isa for Avx512Vnni {
     type Lanes = F32x16;
 
+    const AHEAD: usize = AHEAD;
     const TILES: usize = 4;
+    const RANGES: usize = 2;
 
     #[inline(always)]
     fn prefetch<T>(self, at: &T, ahead: usize) {
@@ -110,5 +113,17 @@ impl Isa for Avx512Vnni {
         acc: &mut [[f32; LANES]],
     ) {
         gemv_q8(self, tile, columns, lane, acc);
+    }
+
+    #[inline(always)]
+    fn q8_range(
+        self,
+        w: &Tensor<'_>,
+        rows: (usize, usize),
+        column: &PanelColumn<'_>,
+        ahead: usize,
+        out: &mut [[f32; LANES]],
+    ) -> bool {
+        avx512vnni_q8::range_r4k4(self, w, rows, column, ahead, out)
     }
 }

@@ -3,8 +3,12 @@
 
 use super::arch::*;
 use super::{AHEAD, Avx512Vnni};
+use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
+use crate::kernels::layout::Layout;
+use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Interleaved, Q8Block};
+use core::array;
 
 #[allow(unsafe_code)]
 impl Interleaved for Avx512Vnni {
@@ -19,7 +23,8 @@ impl Interleaved for Avx512Vnni {
     #[inline(always)]
     unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
         // SAFETY: cpu: `self`. The rest is the caller's.
-        unsafe { gemv_q8_r4k4_x86_avx512vnni(block) }
+        let [sums] = unsafe { gemv_q8_r4k4_x86_avx512vnni(array::from_ref(block), AHEAD / 4) };
+        sums
     }
 }
 
@@ -93,22 +98,95 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
     }
 }
 
-/// Four steps at once, one in each quarter of a register.
+/// Rows `first..first + rows` of `r4k4` tiles, at most 16; `false` where `w` has other ones.
+#[inline(always)]
+pub(super) fn range_r4k4(
+    backend: Avx512Vnni,
+    w: &Tensor<'_>,
+    (first, rows): (usize, usize),
+    column: &PanelColumn<'_>,
+    ahead: usize,
+    out: &mut [[f32; LANES]],
+) -> bool {
+    let [out] = out else { return false };
+    if w.layout as u8 != Layout::R4K4 as u8 {
+        return false;
+    }
+    let (mut tile, mut out) = (first / 4, out.as_chunks_mut::<4>().0);
+    let rows = rows.min(w.rows.saturating_sub(first));
+    out = out.get_mut(..rows.div_ceil(4)).unwrap_or(&mut []);
+    while !out.is_empty() {
+        let taken = match out {
+            [_, _, _, _, ..] => tiles::<4>(backend, w, tile, column, ahead, out),
+            [_, _, ..] => tiles::<2>(backend, w, tile, column, ahead, out),
+            _ => tiles::<1>(backend, w, tile, column, ahead, out),
+        };
+        tile += taken;
+        out = out.get_mut(taken..).unwrap_or(&mut []);
+    }
+    true
+}
+
+/// `T` tiles from tile `first` on.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn tiles<const T: usize>(
+    _: Avx512Vnni,
+    w: &Tensor<'_>,
+    first: usize,
+    column: &PanelColumn<'_>,
+    ahead: usize,
+    out: &mut [[f32; 4]],
+) -> usize {
+    let Some(blocks) = blocks::<T>(w, first, column) else {
+        return T;
+    };
+    let ahead = if ahead == 0 { AHEAD / 4 } else { ahead };
+    // SAFETY: cpu: the first argument. `Q8Block::new` makes sound blocks, and the tiles of a tensor have one shape.
+    let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(&blocks, ahead) };
+    for (out, [sums]) in out.iter_mut().zip(sums) {
+        *out = sums;
+    }
+    T
+}
+
+fn blocks<'a, const T: usize>(
+    w: &Tensor<'a>,
+    first: usize,
+    column: &PanelColumn<'a>,
+) -> Option<[Q8Block<'a, 1>; T]> {
+    let block = |tile| Q8Block::new(&w.q8_tile(tile)?, array::from_ref(column));
+    let mut blocks = [block(first)?; T];
+    for (i, to) in blocks.iter_mut().enumerate().skip(1) {
+        *to = block(first + i)?;
+    }
+    Some(blocks)
+}
+
+/// Four steps at once, one in each quarter of a register, of each of `T` tiles.
 ///
 /// # Safety
 ///
-/// `block` is a sound block of `r4k4`.
+/// The blocks are sound blocks of `r4k4`, of one shape and the same columns.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[allow(unsafe_code)]
-unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
+    blocks: &[Q8Block<'_, C>; T],
+    ahead: usize,
+) -> [[[f32; 4]; C]; T] {
     let flip = _mm512_set1_epi8(i8::MIN);
     let spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    let mut sums = [_mm_setzero_ps(); C];
-    let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
+    let mut sums = [[_mm_setzero_ps(); C]; T];
+    let mut scales = blocks.each_ref().map(|block| block.scales);
+    let mut vectors = blocks.each_ref().map(|block| block.vectors);
+    let [block, ..] = blocks.as_slice() else {
+        return [[[0.0; 4]; C]; T];
+    };
+    let mut q = block.q;
     let mut steps = block.steps;
     for g in 0..block.groups {
-        let mut d = [_mm512_setzero_si512(); C];
+        let mut d = [[_mm512_setzero_si512(); C]; T];
         let mut count = steps.min(block.group_steps);
         steps -= count;
         while count > 0 {
@@ -117,36 +195,47 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize>(block: &Q8Block<'_, C>) ->
             let (w_mask, x_mask) = (((1u32 << (4 * taken)) - 1) as u16, (1u8 << taken) - 1);
             // SAFETY: bounds: the masks take `taken` of `count` steps, which sum to `block.steps` over the groups; a
             //   step is 16 bytes of vectors and 4 of each q. align: unaligned loads. Where x is 0, w does not matter.
+            //   A prefetch may go anywhere.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD / 4).cast());
-                let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
-                let w = _mm512_xor_si512(w, flip);
-                for (d, q) in d.iter_mut().zip(&mut q) {
+                let x = q.map(|q| {
                     let x = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(x_mask, q.cast()));
-                    *d = _mm512_dpbusd_epi32(*d, w, _mm512_permutexvar_epi32(spread, x));
-                    *q = q.add(4 * taken);
+                    _mm512_permutexvar_epi32(spread, x)
+                });
+                for (d, vectors) in d.iter_mut().zip(&mut vectors) {
+                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(ahead).cast());
+                    let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
+                    let w = _mm512_xor_si512(w, flip);
+                    for (d, x) in d.iter_mut().zip(x) {
+                        *d = _mm512_dpbusd_epi32(*d, w, x);
+                    }
+                    *vectors = vectors.add(16 * taken);
                 }
-                vectors = vectors.add(16 * taken);
+                q = q.map(|q| q.add(4 * taken));
             }
         }
-        // SAFETY: bounds: `g < groups`: 4 halves of scales, and an sx and a sum per column. align: unaligned.
+        // SAFETY: bounds: `g < groups`: 4 halves of scales a tile, and an sx and a sum per column. align: unaligned.
         unsafe {
-            let sw = _mm_cvtph_ps(_mm_loadl_epi64(scales.cast()));
-            scales = scales.add(8);
-            let columns = block.sx.iter().zip(&block.sum);
-            for ((sum, d), (sx, start)) in sums.iter_mut().zip(d).zip(columns) {
-                let d =
-                    _mm256_add_epi32(_mm512_castsi512_si256(d), _mm512_extracti64x4_epi64::<1>(d));
-                let d = _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256::<1>(d));
-                let d = _mm_add_epi32(d, _mm_set1_epi32((*start.add(g)).wrapping_mul(-128)));
-                let sx = _mm_set1_ps(*sx.add(g) * block.pow);
-                let scaled = _mm_mul_ps(_mm_cvtepi32_ps(d), _mm_mul_ps(sw, sx));
-                *sum = _mm_add_ps(*sum, scaled);
+            for ((sums, d), scales) in sums.iter_mut().zip(d).zip(&mut scales) {
+                let sw = _mm_cvtph_ps(_mm_loadl_epi64(scales.cast()));
+                *scales = scales.add(8);
+                let columns = block.sx.iter().zip(&block.sum);
+                for ((sum, d), (sx, start)) in sums.iter_mut().zip(d).zip(columns) {
+                    let halves = (_mm512_castsi512_si256(d), _mm512_extracti64x4_epi64::<1>(d));
+                    let d = _mm256_add_epi32(halves.0, halves.1);
+                    let halves = (_mm256_castsi256_si128(d), _mm256_extracti128_si256::<1>(d));
+                    let d = _mm_add_epi32(halves.0, halves.1);
+                    let d = _mm_add_epi32(d, _mm_set1_epi32((*start.add(g)).wrapping_mul(-128)));
+                    let sx = _mm_set1_ps(*sx.add(g) * block.pow);
+                    let scaled = _mm_mul_ps(_mm_cvtepi32_ps(d), _mm_mul_ps(sw, sx));
+                    *sum = _mm_add_ps(*sum, scaled);
+                }
             }
         }
     }
-    sums.map(|sum| {
-        // SAFETY: init: 16 bytes either way, and every bit pattern is a float.
-        unsafe { core::mem::transmute::<__m128, [f32; 4]>(sum) }
+    sums.map(|sums| {
+        sums.map(|sum| {
+            // SAFETY: init: 16 bytes either way, and every bit pattern is a float.
+            unsafe { core::mem::transmute::<__m128, [f32; 4]>(sum) }
+        })
     })
 }
