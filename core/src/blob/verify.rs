@@ -47,6 +47,16 @@ impl<'b> Model<'b> {
         Ok(())
     }
 
+    /// The same of the files of [`Model::with_experts`] alone, where the model without them is verified.
+    ///
+    /// Errors: as [`verify`](Self::verify).
+    pub fn verify_experts(&self) -> Result<(), Error> {
+        let mut v = self.verification();
+        v.part = self.header.sections as usize;
+        while v.step()? {}
+        Ok(())
+    }
+
     /// The same in pieces, for a boot that must feed a watchdog.
     pub const fn verification(&self) -> Verify<'b> {
         Verify {

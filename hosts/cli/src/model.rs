@@ -1,6 +1,7 @@
 //! Opening a model file and the expert files that go with it, with messages that say what else they are.
 
 use crate::failure::{Failure, Result};
+use crate::output::quoted;
 use pleach::blob::format::{EXPERT_MAGIC, MAGIC};
 use pleach::tokenizer::Tokenizer;
 use pleach::{Error, ExpertFile, Model};
@@ -60,8 +61,9 @@ pub(crate) fn layout_note(path: &Path, model: &Model<'_>) -> Option<String> {
     let (name, best_name) = (path.display(), best.name());
     (found != Some(best)).then(|| {
         format!(
-            "{name} is laid out for {}; 'pleach repack {name} OUT --for {best_name}' makes it faster here",
-            target_name(found)
+            "{name} is laid out for {}; `pleach repack {} OUT --for {best_name}` makes it faster here",
+            target_name(found),
+            quoted(path)
         )
     })
 }
@@ -202,7 +204,7 @@ fn fits(path: &Path, expert: &ExpertFile<'_>, model: &Model<'_>, file: &Path) ->
     let again = || {
         format!(
             "pack the expert for this model: pleach pack --expert-only KEY --model {} --adapter KEY=DIR -o FILE",
-            file.display()
+            quoted(file)
         )
     };
     let refused = |why: String| {

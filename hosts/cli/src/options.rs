@@ -5,7 +5,7 @@ use crate::output::{labelled, one_line};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use pleach::{Caches, KvType, LogitsKind, Model, Routing, SessionOptions, Speculate};
-use pleach_linux::{Setup, ThreadPool};
+use pleach_linux::{MAX_THREADS, Setup, ThreadPool};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -36,7 +36,7 @@ pub(crate) struct SessionArgs {
     /// Tokens of the prompt that one read of the weights takes [default: 32]
     #[arg(long, value_name = "N", value_parser = whole::<1, 4096>)]
     chunk: Option<u32>,
-    /// Threads; for bench also a list of numbers to compare [default: one for each big core]
+    /// Threads, at most 64; for bench also a list of numbers to compare [default: one for each big core]
     #[arg(long, value_name = "N", value_parser = thread_counts)]
     threads: Option<ThreadCounts>,
     /// Which scalings a token gets: exact, every:N, lag, prompt, static:W,W,.., only:NAME, all-ones, base
@@ -74,7 +74,10 @@ fn whole<const MIN: u32, const MAX: u32>(text: &str) -> Parsed<u32> {
 pub(crate) struct ThreadCounts(Vec<u32>);
 
 fn thread_counts(text: &str) -> Parsed<ThreadCounts> {
-    let counts: Parsed<Vec<u32>> = text.split(',').map(whole::<1, 1024>).collect();
+    let counts: Parsed<Vec<u32>> = text
+        .split(',')
+        .map(whole::<1, { MAX_THREADS as u32 }>)
+        .collect();
     counts.map(ThreadCounts)
 }
 

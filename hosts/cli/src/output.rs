@@ -7,6 +7,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 /// Writes to standard output; a reader that went away ends the command quietly.
 pub(crate) fn write(text: fmt::Arguments<'_>) -> Result<()> {
@@ -48,6 +49,20 @@ pub(crate) fn one_line(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+/// A path as a shell takes it for one word, and a command not for an option.
+pub(crate) fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let path = match path.starts_with('-') {
+        true => format!("./{path}"),
+        false => path,
+    };
+    let plain = |c: char| c.is_alphanumeric() || "_-./,:+=@%".contains(c);
+    match !path.is_empty() && path.chars().all(plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
 }
 
 /// Characters of a text out of a file that is told in a line.
@@ -212,6 +227,22 @@ impl pleach_pack::Progress for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_takes_a_quoted_path_for_one_word() {
+        for (path, quote) in [
+            ("a/b-1.pleach", "a/b-1.pleach"),
+            ("größe.pleach", "größe.pleach"),
+            ("my models/a b.pleach", "'my models/a b.pleach'"),
+            ("it's.pleach", r"'it'\''s.pleach'"),
+            ("a$HOME;rm", "'a$HOME;rm'"),
+            ("~/a", "'~/a'"),
+            ("-x.pleach", "./-x.pleach"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), quote);
+        }
+    }
 
     #[test]
     fn sizes() {

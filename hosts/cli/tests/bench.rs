@@ -127,8 +127,9 @@ fn a_given_prompt_and_the_text() {
 #[test]
 fn what_it_cannot_measure() {
     for (arguments, cause, cure) in [
-        ("--threads 1,0", "--threads 1,0: out of range", "1 to 1024"),
-        ("--threads 1,x", "--threads 1,x: not a whole", "1 to 1024"),
+        ("--threads 1,0", "--threads 1,0: out of range", "1 to 64"),
+        ("--threads 2,65", "--threads 2,65: out of range", "1 to 64"),
+        ("--threads 1,x", "--threads 1,x: not a whole", "1 to 64"),
         ("-n 0", "-n 0: not a number from 1", "from 1"),
         ("--rounds 0", "--rounds 0: ", "from 1"),
         (

@@ -161,6 +161,81 @@ fn a_replaced_expert_answers_as_a_model_packed_with_it() {
     assert_ne!(done(c.trace("old.pleach", &["f32.pleachx"])).out, new);
 }
 
+/// By itself, an expert file says what the model says of it.
+#[test]
+fn inspect_describes_an_expert_file() {
+    let c = Case::new();
+    done(c.pack("case-six-experts-top3", "m.pleach", &["--for", "mve"]));
+    let more = ["--for", "mve", "--expert-only", "llama-c"];
+    done(c.pack("case-six-experts-top3", "e.pleachx", &more));
+    let (model, file) = (c.path("m.pleach"), c.path("e.pleachx"));
+    let json = |path: &Path| -> serde_json::Value {
+        serde_json::from_str(&pleach(&["inspect", text(path), "--json"]).ok()).unwrap()
+    };
+    let (m, e) = (json(&model), json(&file));
+    for key in [
+        "class", "name", "key", "bytes", "sites", "ranks", "bindings",
+    ] {
+        assert_eq!(e[key], m["experts"][2][key], "{key}");
+    }
+    assert_eq!((&e["kind"], &e["for"]), (&"expert".into(), &"mve".into()));
+    assert_eq!(e["group"], m["config"]["group"]);
+    assert_eq!(e["sites_of_model"], m["sites"].as_array().unwrap().len());
+    assert_eq!(e["verified"], true);
+    assert_eq!(e["bytes"], c.bytes("e.pleachx").len());
+    // By the config of PEFT's adapter: alpha over rank, or over its root.
+    let config = std::fs::read(expert("llama-c").join("adapter_config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let number = |key: &str| config[key].as_f64().unwrap();
+    let scale = number("lora_alpha")
+        / match config["use_rslora"].as_bool().unwrap() {
+            true => number("r").sqrt(),
+            false => number("r"),
+        };
+    let ranks = e["ranks"].as_array().unwrap().iter();
+    for (scale_of_site, rank) in e["scales"].as_array().unwrap().iter().zip(ranks) {
+        match rank.as_u64().unwrap() {
+            0 => assert!(scale_of_site.is_null()),
+            _ => assert_eq!(scale_of_site.as_f64(), Some(scale)),
+        }
+    }
+    let panels = e["tensors"].as_array().unwrap();
+    let of = |part: &str| panels.iter().find(|p| p["part"] == part).unwrap();
+    assert_eq!(of("A")["layout"], "r4k16");
+    assert_eq!(of("A")["tensors"], e["sites"]);
+    assert_eq!(of("B")["tensors"], e["sites"]);
+
+    let people = pleach(&["inspect", text(&file)]).ok();
+    for words in [
+        ", an expert, laid out for mve",
+        "2 llama-c (key ",
+        "A: ",
+        " in q8 r4k16",
+        "its checksums are sound",
+        e["bindings"]["base"].as_str().unwrap(),
+    ] {
+        assert!(people.contains(words), "{words}: {people}");
+    }
+
+    // Damage is found, and what does not go together is refused.
+    let mut bytes = c.bytes("e.pleachx");
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let ran = pleach(&["inspect", text(&file), "--json"]);
+    assert!(ran.code == 2 && ran.err.contains("CRC-32"), "{ran:?}");
+    let told: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(told["verified"], false);
+    for (more, why) in [
+        (&["--expert", text(&file)][..], "--expert: "),
+        (&["--tensors"], "--tensors: "),
+    ] {
+        let ran = pleach(&[&["inspect", text(&file)], more].concat());
+        assert!(ran.refused(2).0.starts_with(why), "{ran:?}");
+    }
+    std::fs::write(&file, &c.bytes("e.pleachx")[..100]).unwrap();
+    pleach(&["inspect", text(&file)]).refused(2);
+}
+
 #[test]
 fn another_classifier_is_noted() {
     let c = Case::new();

@@ -84,7 +84,7 @@ fn every_target_to_every_target() {
         let ran = trace(&path, &[]);
         let path = path.display();
         let note = format!(
-            "note: {path} is laid out for {other}; 'pleach repack {path} OUT --for linux' makes it faster here\n"
+            "note: {path} is laid out for {other}; `pleach repack {path} OUT --for linux` makes it faster here\n"
         );
         assert_eq!((ran.code, ran.err.as_str()), (0, note.as_str()));
         assert_eq!(ran.out, hash, "{other}");
@@ -141,6 +141,28 @@ fn who_tells() {
     for line in [["inspect", m], ["plan", m]] {
         pleach(&line).ok();
     }
+}
+
+/// What the note proposes is one command, whatever the file is called.
+#[test]
+fn the_proposed_command_is_one_that_a_shell_runs() {
+    let f = Folder::new();
+    f.pack("it's a model", &["--for", "mve"]);
+    let ran = trace(&f.path("it's a model"), &[]);
+    let proposed = ran.err.split('`').nth(1).expect("a command");
+    let line = proposed.replacen("pleach", "\"$0\"", 1);
+    let out = f.path("OUT");
+    let line = line.replace(" OUT ", &format!(" {} ", text(&out)));
+    let program = command().get_program().to_owned();
+    let shell = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(line)
+        .arg(program)
+        .output();
+    let ran = Ran::of(shell.unwrap());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    f.pack("linux", &[]);
+    assert!(f.bytes("OUT") == f.bytes("linux"));
 }
 
 /// An expert file goes where its model goes, by the old model file or by the new one.

@@ -43,7 +43,12 @@ fn usage_errors_name_the_option_and_the_cure() {
         (
             "run FILE --prompt a --threads 0",
             "--threads 0: ",
-            "1 to 1024",
+            "1 to 64",
+        ),
+        (
+            "run FILE --prompt a --threads 65",
+            "--threads 65: out of range",
+            "1 to 64",
         ),
         ("run FILE --prompt a --kv f64", "--kv f64: ", "f32, f16"),
         (

@@ -34,5 +34,5 @@ pub use generate::{End, Generation, Limits, Watch, generate};
 pub use mmap::ModelFile;
 pub use setup::Setup;
 pub use text::{Piece, TextStream};
-pub use threads::{ClaimOrder, ThreadPool};
+pub use threads::{ClaimOrder, MAX_THREADS, ThreadPool};
 pub use trace::{Trace, TraceError, TraceOptions, trace};

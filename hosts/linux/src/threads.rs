@@ -15,8 +15,11 @@ use pleach::{Executor, Work};
 use std::sync::Mutex;
 use team::Team;
 
-/// Most pieces of one work, and most threads that take part in it.
-const PIECES: usize = 64;
+/// Most threads of a pool.
+pub const MAX_THREADS: usize = 64;
+
+/// Most pieces of one work: each thread has one.
+const PIECES: usize = MAX_THREADS;
 
 /// Sizes of pieces at most: the smallest is 1/16 of a thread's share, which is what is waited for at the end.
 const SIZES: u32 = 5;
@@ -59,10 +62,10 @@ pub struct ThreadPool {
 }
 
 impl ThreadPool {
-    /// This many threads, at least 1, pieces in order.
+    /// This many threads, at least 1 and at most [`MAX_THREADS`], pieces in order.
     pub fn new(threads: usize) -> Self {
         Self {
-            threads: threads.max(1),
+            threads: threads.clamp(1, MAX_THREADS),
             order: ClaimOrder::InOrder,
             inline_below: INLINE_BELOW,
             missed: 0,
@@ -96,7 +99,7 @@ impl ThreadPool {
 
     /// Who takes part in a work: how many threads, and how many of them are to be woken.
     fn crew(&mut self, macs: u64) -> (usize, usize) {
-        let most = self.threads.min(PIECES);
+        let most = self.threads;
         let team = self.team.get_or_insert_with(|| {
             // Whoever must yield to whom is a matter of all CPUs that we may use, small ones too.
             Team::start(most - 1, Patience::new(most, cores::granted()))

@@ -1,8 +1,8 @@
 //! Whose kernels a file is laid out for, and what that means for each tensor.
 
-use pleach::Model;
 use pleach::blob::Tensor;
 use pleach::kernels::layout::Layout;
+use pleach::{Expert, Model};
 
 /// Whose kernels the rows are interleaved for. Every file runs everywhere, with the same bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,18 +56,25 @@ impl Target {
     pub fn of(model: &Model<'_>) -> Option<Self> {
         let base = (0..).map_while(|n| model.base_tensor(n));
         let classes = (0..model.n_experts()).filter_map(|c| model.expert(c));
-        let panels = classes.flat_map(|e| {
-            let sites = (0..model.n_sites()).filter_map(|n| model.site(n));
-            sites.filter_map(move |s| Some(e.lora(&s)?.a))
-        });
+        let panels = classes.flat_map(|e| a_panels(e, model));
         Self::of_tensors(base.chain(panels))
     }
 
-    /// Plain rows are a part of every target's files.
+    /// The same of an expert for the sites of a model, by its own A panels.
+    pub(crate) fn of_expert(expert: &Expert<'_>, model: &Model<'_>) -> Option<Self> {
+        Self::of_tensors(a_panels(*expert, model))
+    }
+
     fn of_tensors<'b>(tensors: impl Iterator<Item = Tensor<'b>>) -> Option<Self> {
+        Self::of_layouts(tensors.map(|t| t.layout()))
+    }
+
+    /// The one for which weights and A panels lie so; `None` if they are mixed. Plain rows are a part of every target's
+    /// files.
+    pub fn of_layouts(layouts: impl Iterator<Item = Layout>) -> Option<Self> {
         let mut found = None;
-        for t in tensors {
-            let target = match t.layout() {
+        for layout in layouts {
+            let target = match layout {
                 Layout::Rows => continue,
                 Layout::R16K4 | Layout::R4K4 => Target::Linux,
                 Layout::M4 => Target::CortexM,
@@ -98,4 +105,10 @@ impl Target {
             other => other.weights(),
         }
     }
+}
+
+/// An expert's A panels at the sites of a model.
+fn a_panels<'b>(expert: Expert<'b>, model: &Model<'_>) -> impl Iterator<Item = Tensor<'b>> {
+    let sites = (0..model.n_sites()).filter_map(|n| model.site(n));
+    sites.filter_map(move |s| Some(expert.lora(&s)?.a))
 }

@@ -7,8 +7,8 @@ use common::{AlignedCopy, Heard, base_of, cases, fixtures};
 use pleach::kernels::layout::Layout;
 use pleach::{Blob, ExpertFile, Model};
 use pleach_pack::{
-    AdapterQuant, BaseQuant, PackError, PackOptions, Repacked, Silent, Target, pack, pack_expert,
-    pack_expert_for, repack, repack_expert,
+    AdapterQuant, BaseQuant, PackError, PackOptions, Progress, Repacked, Silent, Target, pack,
+    pack_expert, pack_expert_for, repack, repack_expert,
 };
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,25 @@ fn is_packing_for_the_target() {
     }
 }
 
+/// What a bar was told.
+#[derive(Default)]
+struct Seen {
+    total: Vec<u64>,
+    done: u64,
+}
+
+impl Progress for Seen {
+    fn start(&mut self, total: u64) {
+        self.total.push(total);
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+    }
+
+    fn note(&mut self, _: &str) {}
+}
+
 /// The model or an expert file of it: bound to the same base, in any layout.
 #[test]
 fn expert_files_move_with_either_model_file() {
@@ -113,12 +132,17 @@ fn expert_files_move_with_either_model_file() {
             let file = file.expect("an expert");
             for model in &models {
                 for ((to, expected), whole) in Target::ALL.iter().zip(&experts).zip(&models) {
+                    let mut seen = Seen::default();
                     let out = with(model, |m| {
                         let place = (Path::new("m.pleach"), m);
                         let expert = (Path::new("e.pleachx"), &file);
-                        repack_expert(expert, place, *to, &mut Silent)
+                        repack_expert(expert, place, *to, &mut seen)
                     });
                     let out = out.unwrap_or_else(|e| panic!("{e}")).bytes;
+                    // Each byte once: the expert's panels say at once in which layout its base is.
+                    let (total, rest) = (seen.total.iter().sum::<u64>(), copy.get().len() as u64);
+                    assert_eq!(seen.total.len(), 1);
+                    assert!(total - seen.done < rest, "{} of {total}", seen.done);
                     assert!(out == *expected, "{}", to.name());
                     with(whole, |m| {
                         let copy = AlignedCopy::of(&out);

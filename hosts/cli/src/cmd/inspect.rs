@@ -1,15 +1,16 @@
-//! `pleach inspect`: what is inside a model file.
+//! `pleach inspect`: what is inside a model file or an expert file.
 
 use crate::failure::{Failure, Result};
-use crate::inspect::{self, Inspection};
+use crate::inspect::{self, ExpertInspection, Inspection};
 use crate::model::{self, Files};
 use crate::output::{self, harmless, say};
+use pleach_linux::ModelFile;
 use std::path::PathBuf;
 
-/// Show what is inside a model file, and verify it
+/// Show what is inside a model file or an expert file, and verify it
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
-    /// The model file
+    /// The model file, or an expert file by itself
     file: PathBuf,
     /// Expert file in the place of the model's expert of its class; may be repeated
     #[arg(long = "expert", value_name = "FILE")]
@@ -24,6 +25,10 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<()> {
+        let file = model::open(&self.file)?;
+        if model::is_expert(file.bytes()) {
+            return self.expert(&file);
+        }
         let files = Files::open(&self.file, &self.experts)?;
         let experts = files.experts()?;
         let model = files.model(&experts)?;
@@ -35,14 +40,49 @@ impl Inspect {
         } else if self.tensors {
             output::write(format_args!("{}", harmless(&inspect::tensors(&inspection))))?;
         } else {
-            let width = if output::is_terminal() {
-                output::width()
-            } else {
-                100
-            };
-            let text = inspect::text(&inspection, &name, width);
+            let text = inspect::text(&inspection, &name, width());
             output::write(format_args!("{}", harmless(&text)))?;
         }
         inspection.verified.map_err(|e| Failure::core(name, e))
+    }
+
+    /// An expert file without its model.
+    fn expert(self, file: &ModelFile) -> Result<()> {
+        let name = self.file.display().to_string();
+        let refused = |option: &str, cure: &str| {
+            Err(Failure::refused(
+                format!("{option}: {name} is an expert file"),
+                cure,
+            ))
+        };
+        if !self.experts.is_empty() {
+            return refused(
+                "--expert",
+                "pass the model file that the experts belong to, and each of them with --expert FILE",
+            );
+        }
+        if self.tensors {
+            return refused(
+                "--tensors",
+                "leave it out: storage errors are noted in model files only",
+            );
+        }
+        let expert = model::expert_file(&self.file, file)?;
+        let inspection = ExpertInspection::new(&expert);
+        if self.json {
+            say!("{:#}", inspection.json(&name))?;
+        } else {
+            let text = inspection.text(&name, width());
+            output::write(format_args!("{}", harmless(&text)))?;
+        }
+        inspection.verified.map_err(|e| Failure::core(name, e))
+    }
+}
+
+/// Columns of a text.
+fn width() -> usize {
+    match output::is_terminal() {
+        true => output::width(),
+        false => 100,
     }
 }

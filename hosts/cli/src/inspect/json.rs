@@ -113,7 +113,7 @@ fn options(x: &Inspection<'_>) -> Value {
 }
 
 /// The shortest decimal that is this number: 0.1, not 0.10000000149011612.
-fn decimal(v: f32) -> Value {
+pub(super) fn decimal(v: f32) -> Value {
     let shortest: Result<f64, _> = v.to_string().parse();
     json!(shortest.unwrap_or(f64::from(v)))
 }

@@ -1,9 +1,11 @@
-//! What is inside a model file, read from its tables.
+//! What is inside a model file, or an expert file, read from its tables.
 
 mod errors;
+mod expert;
 mod json;
 mod text;
 
+pub(crate) use expert::ExpertInspection;
 pub(crate) use json::json;
 pub(crate) use text::{tensors, text};
 
@@ -156,11 +158,14 @@ impl ExpertInfo<'_> {
     pub(crate) fn sites(&self) -> usize {
         self.ranks.iter().filter(|r| **r > 0).count()
     }
+}
 
-    /// Its lowest and highest rank.
-    pub(crate) fn rank_range(&self) -> (usize, usize) {
-        let targeted = || self.ranks.iter().copied().filter(|r| *r > 0);
-        (targeted().min().unwrap_or(0), targeted().max().unwrap_or(0))
+/// The lowest and the highest rank where there is one: `4..8`, or `8` if they are the same.
+fn rank_range(ranks: &[usize]) -> String {
+    let targeted = || ranks.iter().copied().filter(|r| *r > 0);
+    match (targeted().min().unwrap_or(0), targeted().max().unwrap_or(0)) {
+        (low, high) if low == high => low.to_string(),
+        (low, high) => format!("{low}..{high}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! An inspection for people.
 
-use super::{Inspection, kind};
+use super::{Inspection, kind, rank_range};
 use crate::model::target_name;
 use crate::output::{bytes, count, labelled};
 use pleach::blob::format::{LayerRecord, NO_TOKEN};
@@ -27,12 +27,7 @@ pub(crate) fn text(x: &Inspection<'_>, name: &str, width: usize) -> String {
     line("tokens", &tokens(x));
     line("routing", &routing(x));
     for (class, e) in x.experts.iter().enumerate() {
-        let (low, high) = e.rank_range();
-        let ranks = if low == high {
-            low.to_string()
-        } else {
-            format!("{low}..{high}")
-        };
+        let ranks = rank_range(&e.ranks);
         let label = if class == 0 { "experts" } else { "" };
         line(
             label,

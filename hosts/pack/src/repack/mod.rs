@@ -8,7 +8,7 @@
 mod parts;
 
 use crate::error::{PackError, Result};
-use crate::options::{Progress, Silent};
+use crate::options::Progress;
 use crate::target::Target;
 use crate::write::{self, BlobWriter};
 use parts::{panels, tensors};
@@ -16,7 +16,7 @@ use pleach::blob::format::{
     DATA_ALIGN, ExpertHeader, HEADER_BYTES, SECTION_ENTRY_BYTES, SectionEntry, SectionKind,
 };
 use pleach::hash::fnv1a;
-use pleach::{Blob, Error, ExpertFile, Model};
+use pleach::{Blob, Error, Expert, ExpertFile, Model};
 use std::path::Path;
 
 /// A file in another layout.
@@ -51,6 +51,7 @@ pub fn repack(
     progress: &mut dyn Progress,
 ) -> Result<Repacked> {
     sound(path, model)?;
+    progress.start(weight_bytes(model, |kind| !kind.is_text()));
     Ok(Repacked {
         bytes: moved(path, model, target, progress)?,
         from: Target::of(model),
@@ -70,35 +71,75 @@ pub fn repack_expert(
     target: Target,
     progress: &mut dyn Progress,
 ) -> Result<Repacked> {
-    sound(model_path, model)?;
     let header = expert.expert().header();
+    let bytes = expert.expert().data();
+    let bound_to = |kind| matches!(kind, SectionKind::Base | SectionKind::Classifier);
+    let as_it_lies = header.base_hash == model.header().base_hash;
+    let copied = match as_it_lies {
+        true => 0,
+        false => weight_bytes(model, |kind| !kind.is_text()),
+    };
+    let file = model.data().len() as u64;
+    let total = file + copied + weight_bytes(model, bound_to) + bytes.len() as u64;
+    progress.start(total);
+    sound(model_path, model)?;
+    progress.advance(file);
     let copy;
     let mut own = *model;
-    if header.base_hash != model.header().base_hash {
-        let Some(layout) = target_of_hash(model_path, model, header.base_hash)? else {
+    let mut own_layout = None;
+    if !as_it_lies {
+        let total = total - file;
+        let found = in_layout_of(&expert.expert(), (model_path, model), total, progress)?;
+        let Some((layout, bytes)) = found else {
             return Err(stranger((path, header.base_hash), model_path));
         };
-        copy = Aligned::of(&moved(model_path, model, layout, &mut Silent)?);
-        own = Blob::new(copy.bytes())
-            .and_then(Model::parse)
-            .map_err(|e| damaged(model_path, e))?;
+        copy = bytes;
+        own = copy.model(model_path)?;
+        own_layout = Some(layout);
     }
     belongs((path, expert), (model_path, &own))?;
     let files = [*expert];
     let with = own.with_experts(&files).map_err(|e| damaged(path, e))?;
-    sound(path, &with)?;
+    with.verify_experts().map_err(|e| damaged(path, e))?;
     let mut bound = own.header();
-    bound.base_hash = hash_in(model_path, model, SectionKind::Base, target)?;
-    bound.classifier_hash = match expert.knows_classifier(&own) {
-        true => hash_in(model_path, model, SectionKind::Classifier, target)?,
-        false => header.classifier_hash,
-    };
-    let bytes = expert.expert().data();
-    progress.start(bytes.len() as u64);
+    if own_layout == Some(target) {
+        progress.advance(weight_bytes(model, bound_to));
+    } else {
+        bound.base_hash = hash_in(model_path, model, SectionKind::Base, target, progress)?;
+        let classifier = SectionKind::Classifier;
+        bound.classifier_hash = hash_in(model_path, model, classifier, target, progress)?;
+    }
+    if !expert.knows_classifier(&own) {
+        bound.classifier_hash = header.classifier_hash;
+    }
     Ok(Repacked {
         bytes: write::alone(|out| panels(out, (path, &own), bytes, bound, target, progress))?,
         from: Target::of(&with),
     })
+}
+
+/// The model in the layouts that the expert was packed for, where its base has the hash that the expert is bound to;
+/// `None` if it has that hash in no layout. The expert's own panels say which to try first. `total` is what the bar
+/// then has to do.
+fn in_layout_of(
+    expert: &Expert<'_>,
+    (model_path, model): (&Path, &Model<'_>),
+    total: u64,
+    progress: &mut dyn Progress,
+) -> Result<Option<(Target, Aligned)>> {
+    let own = Target::of_expert(expert, model);
+    let rest = Target::ALL.into_iter().filter(|t| Some(*t) != own);
+    for (n, layout) in own.into_iter().chain(rest).enumerate() {
+        if n > 0 {
+            // From the beginning: this one was not it.
+            progress.start(total);
+        }
+        let copy = Aligned::of(&moved(model_path, model, layout, progress)?);
+        if copy.model(model_path)?.header().base_hash == expert.header().base_hash {
+            return Ok(Some((layout, copy)));
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses an expert of the same base that was packed for another model of it. `own` has the expert's layout.
@@ -167,9 +208,6 @@ fn moved(
     progress: &mut dyn Progress,
 ) -> Result<Vec<u8>> {
     let sections = sections(model);
-    let weights = |e: &&(SectionEntry, SectionKind)| !e.1.is_text();
-    let total = sections.iter().filter(weights).map(|e| e.0.length);
-    progress.start(total.sum());
     let mut blob = BlobWriter::new(sections.len());
     for (entry, kind) in sections {
         let mut bound = blob.header();
@@ -210,23 +248,25 @@ fn provenance(text: &str, target: Target) -> String {
 }
 
 /// The hash that the model's section of a kind has in the layouts of `target`; 0 if it has none.
-fn hash_in(path: &Path, model: &Model<'_>, kind: SectionKind, target: Target) -> Result<u64> {
+fn hash_in(
+    path: &Path,
+    model: &Model<'_>,
+    kind: SectionKind,
+    target: Target,
+    progress: &mut dyn Progress,
+) -> Result<u64> {
     let Some((entry, _)) = sections(model).into_iter().find(|(_, k)| *k == kind) else {
         return Ok(0);
     };
     let bytes = part(model, &entry).ok_or_else(|| damaged(path, Error::Corrupt))?;
-    let moved = write::alone(|out| tensors(out, (path, model), bytes, target, &mut Silent))?;
+    let moved = write::alone(|out| tensors(out, (path, model), bytes, target, progress))?;
     Ok(fnv1a(&moved))
 }
 
-/// The target in whose layouts the model's base has this hash.
-fn target_of_hash(path: &Path, model: &Model<'_>, hash: u64) -> Result<Option<Target>> {
-    for target in Target::ALL {
-        if hash_in(path, model, SectionKind::Base, target)? == hash {
-            return Ok(Some(target));
-        }
-    }
-    Ok(None)
+/// Bytes of the sections of some kinds.
+fn weight_bytes(model: &Model<'_>, of: impl Fn(SectionKind) -> bool) -> u64 {
+    let all = sections(model).into_iter().filter(|(_, kind)| of(*kind));
+    all.map(|(entry, _)| entry.length).sum()
 }
 
 /// The rows of a model's section table.
@@ -265,6 +305,12 @@ impl Aligned {
 
     fn bytes(&self) -> &[u8] {
         parts::slice(&self.bytes, self.at, self.len).unwrap_or_default()
+    }
+
+    /// The model that was moved.
+    fn model(&self, path: &Path) -> Result<Model<'_>> {
+        let model = Blob::new(self.bytes()).and_then(Model::parse);
+        model.map_err(|e| damaged(path, e))
     }
 }
 

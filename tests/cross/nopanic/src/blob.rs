@@ -101,6 +101,7 @@ fn expert(e: Expert<'_>) {
 
 fn verify(m: &Model<'_>) {
     let _ = show(m.verify());
+    let _ = show(m.verify_experts());
     let _ = show(m.check_crcs());
     let mut steps = m.verification();
     while let Some(true) = show(steps.step()) {}
