@@ -114,10 +114,11 @@ macro_rules! backends {
                 }
             }
 
-            /// The name of this backend's own micro-kernel for `q8` tiles of a layout; `None` where the scalar one reads them.
-            pub const fn q8_kernel(self, layout: layout::Layout) -> Option<&'static str> {
+            /// The name of this backend's own micro-kernel that takes so many columns at once, for `q8` tiles of a layout;
+            /// `None` where the scalar one reads them.
+            pub const fn q8_kernel(self, layout: layout::Layout, columns: usize) -> Option<&'static str> {
                 match self.backend {
-                    $($(#[$cfg])* Backend::$name(_) => <$isa>::q8_kernel(layout),)*
+                    $($(#[$cfg])* Backend::$name(_) => <$isa>::q8_kernel(layout, columns),)*
                 }
             }
 
@@ -169,6 +170,13 @@ impl Kernels {
         #[cfg(not(any(pleach_cortex_m, pleach_mve)))]
         let backend = Backend::Scalar(scalar::Scalar);
         Self { backend }
+    }
+
+    /// The names of the backend's own micro-kernels for `q8` tiles of a layout: one, or where odd numbers of columns have
+    /// another, that one first. None where the scalar one reads them.
+    pub fn q8_kernels(self, layout: layout::Layout) -> impl Iterator<Item = &'static str> {
+        let (one, two) = (self.q8_kernel(layout, 1), self.q8_kernel(layout, 2));
+        one.into_iter().chain(two.filter(|two| one != Some(two)))
     }
 
     /// The best kernels that the running CPU has.

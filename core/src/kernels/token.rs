@@ -2,9 +2,13 @@
 
 /// A token, and how it is come by: `$has` asks the running CPU for a feature.
 ///
-/// Its `q8` micro-kernels are named after `$kernel`, for tiles of `r16k4` and `r4k4`.
+/// Its `q8` micro-kernels are named after `$kernel`, for tiles of `r16k4` and `r4k4`; those that take an odd number of
+/// columns at once after `$odd`, where they are others.
 macro_rules! token {
-    ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $has:ident, $features:literal, [$($feature:tt),*]) => {
+    ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $($rest:tt)*) => {
+        $crate::kernels::token::token! { $(#[$doc])* $name, $text, ($kernel, $kernel), $($rest)* }
+    };
+    ($(#[$doc:meta])* $name:ident, $text:literal, ($kernel:literal, $odd:literal), $has:ident, $features:literal, [$($feature:tt),*]) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) struct $name(());
@@ -14,10 +18,13 @@ macro_rules! token {
 
             pub(crate) const fn q8_kernel(
                 layout: $crate::kernels::layout::Layout,
+                columns: usize,
             ) -> Option<&'static str> {
-                match layout {
-                    $crate::kernels::layout::Layout::R16K4 => Some(concat!("gemv_q8_r16k4_", $kernel)),
-                    $crate::kernels::layout::Layout::R4K4 => Some(concat!("gemv_q8_r4k4_", $kernel)),
+                match (layout, columns % 2) {
+                    ($crate::kernels::layout::Layout::R16K4, 0) => Some(concat!("gemv_q8_r16k4_", $kernel)),
+                    ($crate::kernels::layout::Layout::R16K4, _) => Some(concat!("gemv_q8_r16k4_", $odd)),
+                    ($crate::kernels::layout::Layout::R4K4, 0) => Some(concat!("gemv_q8_r4k4_", $kernel)),
+                    ($crate::kernels::layout::Layout::R4K4, _) => Some(concat!("gemv_q8_r4k4_", $odd)),
                     _ => None,
                 }
             }

@@ -11,14 +11,19 @@ pub struct Ran {
     operations: Vec<Operation>,
 }
 
-/// The kernel of an operation: the backend's own, or the scalar one that reads every layout.
+/// The kernels of an operation: the backend's own, for odd numbers of columns first, or the scalar one that reads every
+/// layout.
 fn kernel(kernels: Kernels, operation: Operation) -> (bool, String) {
     let backend = kernels.name();
     match operation.name() {
-        (_, Some(layout)) => match kernels.q8_kernel(layout) {
-            Some(own) => (true, own.to_owned()),
-            None => (false, "gemv_q8_scalar".to_owned()),
-        },
+        (_, Some(layout)) => {
+            let own: Vec<&str> = kernels.q8_kernels(layout).collect();
+            match own.as_slice() {
+                [] => (false, "gemv_q8_scalar".to_owned()),
+                [one] => (true, (*one).to_owned()),
+                some => (true, format!("1, 3 columns {}", some.join(", else "))),
+            }
+        }
         (name, None) => (true, format!("{name}_{backend}")),
     }
 }

@@ -27,8 +27,15 @@ impl Ran {
             Operation::GemvQ8(layout) => Some(layout),
             _ => None,
         });
-        let own = |layout| kernels.q8_kernel(layout).unwrap_or("gemv_q8_scalar");
-        let mut names: Vec<String> = layouts.map(|l| own(l).to_owned()).collect();
+        let mut names = Vec::new();
+        for layout in layouts {
+            // The log does not know how many columns there were: each kernel of the layout may have run.
+            let own: Vec<String> = kernels.q8_kernels(layout).map(str::to_owned).collect();
+            match own.is_empty() {
+                true => names.push("gemv_q8_scalar".to_owned()),
+                false => names.extend(own),
+            }
+        }
         names.sort();
         names.dedup();
         Self(names)

@@ -22,7 +22,7 @@ pub(crate) struct CortexM;
 impl CortexM {
     pub(crate) const NAME: &str = "cortex_m";
 
-    pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
+    pub(crate) const fn q8_kernel(layout: Layout, _: usize) -> Option<&'static str> {
         match layout {
             Layout::M4 => Some("gemv_q8_m4_cortex_m_smlad"),
             _ => None,

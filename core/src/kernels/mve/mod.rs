@@ -21,7 +21,7 @@ pub(crate) struct Mve;
 impl Mve {
     pub(crate) const NAME: &str = "mve";
 
-    pub(crate) const fn q8_kernel(layout: Layout) -> Option<&'static str> {
+    pub(crate) const fn q8_kernel(layout: Layout, _: usize) -> Option<&'static str> {
         match layout {
             Layout::R4K16 => Some("gemv_q8_r4k16_mve_vmladav"),
             _ => None,

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `neon` | SMULL and SMLAL on a pair of steps, SADALP, at the end ADDP | 2 |
 //! | `dotprod` | SDOT by element | 4 |
-//! | `i8mm` | SMMLA over zipped steps for 2 and 4 columns; one is `dotprod`'s | 4 |
+//! | `i8mm` | SMMLA over zipped steps for 2 and 4 columns; 1 and 3 are `dotprod`'s | 4 |
 
 mod dotprod;
 mod i8mm;
@@ -31,7 +31,7 @@ token! {
 }
 token! {
     /// The proof that this CPU has NEON, its dot products and its products of int8 matrices.
-    I8mm, "i8mm", "neon_i8mm", is_aarch64_feature_detected, "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
+    I8mm, "i8mm", ("neon_i8mm", "neon_dotprod"), is_aarch64_feature_detected, "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
 }
 
 impl<B: Interleaved> Isa for B {

@@ -23,7 +23,7 @@ pub(crate) struct Scalar;
 impl Scalar {
     pub(crate) const NAME: &str = "scalar";
 
-    pub(crate) const fn q8_kernel(_: Layout) -> Option<&'static str> {
+    pub(crate) const fn q8_kernel(_: Layout, _: usize) -> Option<&'static str> {
         None
     }
 

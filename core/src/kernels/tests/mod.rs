@@ -8,19 +8,23 @@
 //! * [`rows`]: rows of every dtype and layout, as base matrices and as A panels.
 //! * [`linear`]: the drivers: many columns, bias, experts, residual.
 //! * [`columns`]: norm, activation, quantised panel.
-//! * [`attention`]: scores, softmax, mix, also against their definition.
+//! * [`attention`], [`rope`], [`deltas`], [`parts`]: against their definition too; `parts` in pieces on threads.
 
 mod attention;
 mod columns;
+mod deltas;
 mod guard;
 mod lanes;
 mod linear;
 mod matrix;
+mod parts;
+mod rope;
 mod rows;
 
-use crate::kernels::Kernels;
 use crate::kernels::layout::Layout;
+use crate::kernels::{BLOCK, Kernels};
 use std::format;
+use std::string::String;
 use std::vec::Vec;
 
 /// Numbers that follow from a seed (xorshift64*).
@@ -136,10 +140,71 @@ fn table() {
     assert!(all.contains(&Kernels::of_build()));
     for kernels in all {
         for layout in Layout::ALL {
-            let name = kernels.q8_kernel(layout);
-            std::println!("{:<12} q8 {:<6} {name:?}", kernels.name(), layout.name());
+            let all: Vec<&str> = kernels.q8_kernels(layout).collect();
+            std::println!("{:<12} q8 {:<6} {all:?}", kernels.name(), layout.name());
             let head = format!("gemv_q8_{}_", layout.name());
-            assert!(name.is_none_or(|n| n.starts_with(&head)));
+            assert!(all.iter().all(|n| n.starts_with(&head)));
+            for columns in 1..=BLOCK {
+                let name = kernels.q8_kernel(layout, columns);
+                assert!(name.map_or(all.is_empty(), |n| all.contains(&n)));
+            }
         }
     }
+}
+
+/// The harness compares the scalar code with itself where there is nothing else: not on a CPU that has more, by the word
+/// of its operating system.
+#[test]
+fn every_backend_of_this_cpu_is_compared() {
+    let names: Vec<&str> = backends().iter().map(|k| k.name()).collect();
+    std::println!("compared with the scalar code: {}", names.join(", "));
+    // Under an emulator the file may be the host's; Miri has none.
+    if cfg!(miri) {
+        return;
+    }
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = |key: &str| -> Vec<String> {
+        let line = cpu.lines().find(|l| l.starts_with(key));
+        let flags = line.and_then(|l| l.split_once(':')).map_or("", |l| l.1);
+        flags.split_whitespace().map(String::from).collect()
+    };
+    let (key, table): (&str, &[(&str, &[&str])]) = match std::env::consts::ARCH {
+        "x86_64" => (
+            "flags",
+            &[
+                ("avx2", &["avx2", "f16c"]),
+                (
+                    "avx512vnni",
+                    &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"],
+                ),
+            ],
+        ),
+        "aarch64" => (
+            "Features",
+            &[
+                ("neon", &[]),
+                ("dotprod", &["asimddp"]),
+                ("i8mm", &["asimddp", "i8mm"]),
+            ],
+        ),
+        _ => return,
+    };
+    let flags = flags(key);
+    for (name, needs) in table {
+        let has = needs.iter().all(|n| flags.iter().any(|f| f == n));
+        assert!(!has || names.contains(name), "{name} is not in {names:?}");
+    }
+}
+
+/// SMMLA takes columns in pairs: a single one, and the last of three, are the dot products'.
+#[test]
+fn odd_columns_of_i8mm_are_named_after_what_runs() {
+    let Some(i8mm) = Kernels::available().find(|k| k.name() == "i8mm") else {
+        return;
+    };
+    let name = |columns| i8mm.q8_kernel(Layout::R16K4, columns);
+    assert_eq!(name(1), Some("gemv_q8_r16k4_neon_dotprod"));
+    assert_eq!(name(2), Some("gemv_q8_r16k4_neon_i8mm"));
+    assert_eq!(name(3), Some("gemv_q8_r16k4_neon_dotprod"));
+    assert_eq!(name(4), Some("gemv_q8_r16k4_neon_i8mm"));
 }

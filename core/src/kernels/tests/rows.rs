@@ -1,13 +1,14 @@
-//! Rows of every dtype and layout times 1 to 8 columns.
+//! Rows of every dtype and layout times 1 to 8 columns, by panels of both kinds.
 
 use super::guard::{Edge, Guarded};
 use super::matrix::{Columns, Matrix, forms, shapes};
 use super::{Random, Size, bits, same};
 use crate::blob::Tensor;
 use crate::kernels::isa::{Acc, BLOCK, Isa, LANES};
-use crate::kernels::layout::Layout;
+use crate::kernels::layout::{Dtype, Layout};
 use crate::kernels::linear::{Block, gemv};
-use crate::kernels::panel::Input;
+use crate::kernels::panel::{Input, expand, panel_stride};
+use crate::kernels::scalar::Scalar;
 use crate::kernels::{A_UNIT, Task, UNIT};
 use std::vec::Vec;
 
@@ -98,6 +99,46 @@ fn of_borrowed_matrices() {
                     columns,
                 })
             });
+        }
+    }
+}
+
+/// Panels as the `m4` kernel of a Cortex-M reads them: the scalar code finds the same values in them.
+#[test]
+fn of_expanded_panels() {
+    let mut random = Random::new(15);
+    let q8 = || forms().filter(|f| f.0 == Dtype::Q8);
+    for (n, shape) in shapes(&mut random).into_iter().enumerate() {
+        let [_, k, group] = shape;
+        let (edge, columns) = (Edge::of(n), 1 + n % BLOCK);
+        let size = random.pick(&Size::ALL);
+        let x = Columns::new(columns, [k, group], size, edge, &mut random);
+        let plain = x.input();
+        let q_stride = panel_stride(k, true);
+        let mut q = std::vec![0i8; columns * q_stride];
+        let both = q.chunks_mut(q_stride).zip(plain.q.chunks(plain.q_stride));
+        for (wide, narrow) in both {
+            wide[..narrow.len()].copy_from_slice(narrow);
+            expand(wide);
+        }
+        let q = Guarded::new(edge, &q);
+        let expanded = Input {
+            q: &q,
+            q_stride,
+            expanded: true,
+            ..plain
+        };
+        for form in q8() {
+            let matrix = Matrix::new(form, shape, Size::Ordinary, edge, &mut random);
+            let by = |input| {
+                Scalar.enter(Gemv {
+                    weight: matrix.tensor(),
+                    unit: UNIT,
+                    input,
+                    columns,
+                })
+            };
+            assert!(by(plain) == by(expanded), "{form:?} {shape:?} {columns}");
         }
     }
 }

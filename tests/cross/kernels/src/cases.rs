@@ -73,7 +73,7 @@ pub fn operations(kernels: Kernels, line: Line) {
         let (name, layout) = operation.name();
         match layout {
             Some(layout) => {
-                let kernel = kernels.q8_kernel(layout).unwrap_or("scalar code");
+                let kernel = kernels.q8_kernel(layout, 1).unwrap_or("scalar code");
                 line(format_args!("{name} {}: {kernel}", layout.name()));
             }
             None => line(format_args!(
