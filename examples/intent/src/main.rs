@@ -15,7 +15,7 @@ use pleach_mcu::input::{InputError, Lines};
 use pleach_mcu::{entry, finish, log, memory};
 use static_cell::ConstStaticCell;
 
-pleach::include_blob!(static INTENT = "../intent-portable.pleach");
+pleach::include_blob!(static INTENT = "../intent-cortex-m.pleach");
 
 /// Context 64, chunk 1, f16 caches, no speculation, no scalings log.
 const OPTIONS: SessionOptions = SessionOptions::DEFAULT;

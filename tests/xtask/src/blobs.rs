@@ -2,20 +2,22 @@
 
 use crate::context::Context;
 
+/// The intent model's checkpoint.
+pub(crate) const CHECKPOINT: &str = "tests/fixtures/xlora-intent";
 /// The demo's blob, inside the command-line tool.
+pub(crate) const DEMO: &str = "hosts/cli/intent.pleach";
+/// The firmware's blob: in the layout of Cortex-M with DSP.
 #[cfg(feature = "pack")]
-const DEMO: &str = "hosts/cli/intent.pleach";
-/// The firmware's blob: plain rows.
-pub(crate) const PORTABLE: &str = "examples/intent/intent-portable.pleach";
+const FIRMWARE: &str = "examples/intent/intent-cortex-m.pleach";
 
-/// Packs both again, in q8, from the checkpoint in `tests/fixtures`.
+/// Packs both again, in q8.
 ///
 /// Through the library: a command-line tool whose own blob is out of date does not build.
 #[cfg(feature = "pack")]
 pub(crate) fn pack_all(cx: &Context) -> Result<(), String> {
     use pleach_pack::{PackOptions, Silent, Target, pack, write_atomically};
-    for (file, target) in [(DEMO, Target::Linux), (PORTABLE, Target::Portable)] {
-        let checkpoint = cx.root.join("tests/fixtures/xlora-intent");
+    for (file, target) in [(DEMO, Target::Linux), (FIRMWARE, Target::CortexM)] {
+        let checkpoint = cx.root.join(CHECKPOINT);
         let mut options = PackOptions::new(checkpoint.join("base"));
         options.xlora = Some(checkpoint.join("xlora"));
         options.target = target;

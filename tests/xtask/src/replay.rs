@@ -1,6 +1,6 @@
 //! `tests/cross/replay`: the kept damaged blobs on the emulated Cortex-M4F.
 
-use crate::blobs::PORTABLE;
+use crate::blobs::CHECKPOINT;
 use crate::context::{Context, stream};
 use crate::cross::M4;
 use crate::qemu;
@@ -62,25 +62,20 @@ fn with_paths(
     Ok(input)
 }
 
-/// The blob of this name: the firmware's own, or a case of `fixtures/peft`, packed for it.
+/// The blob of this name: the intent model or a case of `fixtures/peft`, packed.
 fn base(cx: &Context, name: &str) -> Result<PathBuf, String> {
     let Some(case) = name.strip_suffix("-q8-q8-64-portable") else {
         return Err(format!(
             "{KEPT}: {name} is not packed as q8 with groups of 64, portable"
         ));
     };
-    if case == "intent" {
-        return Ok(cx.root.join(PORTABLE));
-    }
-    let peft = Path::new("tests/fixtures/peft");
-    let expected = cx.root.join(peft).join(case).join("expected.json");
-    let text =
-        std::fs::read_to_string(&expected).map_err(|e| format!("{}: {e}", expected.display()))?;
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-    let base = json
-        .get("base")
-        .and_then(|b| b.as_str())
-        .ok_or(format!("{case}: no base"))?;
+    let (base, xlora) = if case == "intent" {
+        let checkpoint = Path::new(CHECKPOINT);
+        (checkpoint.join("base"), checkpoint.join("xlora"))
+    } else {
+        let peft = Path::new("tests/fixtures/peft").join(case);
+        (peft.join(base_of(cx, &peft)?), peft)
+    };
     let out = cx.target.join(format!("{name}.pleach"));
     let mut c = cx.cargo([
         "run",
@@ -91,12 +86,22 @@ fn base(cx: &Context, name: &str) -> Result<PathBuf, String> {
         "--",
         "pack",
     ]);
-    c.arg("--base").arg(peft.join(case).join(base));
-    c.arg("--xlora").arg(peft.join(case));
+    c.arg("--base").arg(base).arg("--xlora").arg(xlora);
     c.args(["--quant", "q8", "--for", "portable", "-o"])
         .arg(&out);
     stream(c)?;
     Ok(out)
+}
+
+/// Where the base model of a case lies, from its folder.
+fn base_of(cx: &Context, case: &Path) -> Result<String, String> {
+    let expected = cx.root.join(case).join("expected.json");
+    let text =
+        std::fs::read_to_string(&expected).map_err(|e| format!("{}: {e}", expected.display()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    let base = json.get("base").and_then(|b| b.as_str());
+    base.map(str::to_owned)
+        .ok_or(format!("{}: no base", case.display()))
 }
 
 #[cfg(test)]

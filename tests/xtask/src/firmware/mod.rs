@@ -1,5 +1,5 @@
 //! The intent firmware: sentences picked by a seed go in at run time, every bit that comes out is compared
-//! with the native run of the same blob.
+//! with the native run of the same model. Neither the layout of the weights nor the kernels are the same there.
 
 mod log;
 mod native;
@@ -7,7 +7,7 @@ mod sentences;
 
 use crate::context::{Context, stream};
 use crate::cross::{M4, first_difference};
-use crate::{qemu, scan};
+use crate::{instructions, qemu, scan};
 use log::{answers, numbers, stable};
 use native::Native;
 use sentences::{EVAL, held_back, pick};
@@ -39,6 +39,10 @@ pub(crate) fn step(cx: &Context) -> Result<(), String> {
 pub(crate) fn run(cx: &Context, count: usize, seed: u64, bless: bool) -> Result<(), String> {
     let native = Native::build(cx)?;
     let (logged_elf, plain_elf) = (build(cx, true)?, build(cx, false)?);
+
+    for line in instructions::check(M4, &scan::disassembly(cx, &plain_elf)?)? {
+        println!("{line}");
+    }
 
     let sentences = pick(&held_back(cx)?, count, seed);
     let input: String = sentences

@@ -1,7 +1,7 @@
-//! The same blob and tokens through the command-line tool on this machine.
+//! The same model and tokens through the command-line tool on this machine, from the file that is laid out for it.
 
 use super::log::Answer;
-use crate::blobs::PORTABLE;
+use crate::blobs::DEMO;
 use crate::context::{Context, capture, stream};
 use std::path::PathBuf;
 
@@ -49,8 +49,7 @@ impl<'c> Native<'c> {
 
     fn pleach(&self, args: &[&str]) -> Result<String, String> {
         let mut c = self.cx.command(&self.tool);
-        c.args(args)
-            .args(["--kv", "f16", "--context", "64", PORTABLE]);
+        c.args(args).args(["--kv", "f16", "--context", "64", DEMO]);
         capture(c)
     }
 }
