@@ -3,9 +3,12 @@
 
 use crate::context::{Context, capture, stream};
 use crate::cross::{M0, M3, M4, M55, RV32, first_difference};
-use crate::{instructions, kernel_peers, scan};
+use crate::{instructions, kernel_peers, replay, scan};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// Of `fixtures/peft`: a model that fits into the RAM of the boards where it runs.
+const MODEL: &str = "case-layerwise-top2";
 
 const MANIFEST: &str = "tests/cross/kernels/Cargo.toml";
 
@@ -18,6 +21,8 @@ struct Board {
     machine: &'static str,
     /// Of the harness's memory.
     size: &'static str,
+    /// For what a whole model is packed, where one runs.
+    model: Option<&'static str>,
     /// Thousandths of an instruction per multiply-accumulate of `q8` rows that may be executed, by the side of the matrix.
     bars: &'static [(u64, u64)],
 }
@@ -30,6 +35,7 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "mps2-an386",
         size: "large",
+        model: Some("cortex-m"),
         bars: &[(64, 1150), (128, 1150), (256, 1050), (512, 1150)],
     },
     Board {
@@ -38,6 +44,7 @@ const BOARDS: [Board; 5] = [
         flags: &["-Ctarget-cpu=cortex-m55"],
         machine: "mps3-an547",
         size: "large",
+        model: Some("mve"),
         bars: &[(64, 230), (128, 200), (256, 200), (512, 200)],
     },
     Board {
@@ -46,6 +53,7 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "virt",
         size: "large",
+        model: Some("portable"),
         bars: &[],
     },
     Board {
@@ -54,6 +62,7 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "mps2-an385",
         size: "large",
+        model: None,
         bars: &[],
     },
     Board {
@@ -62,6 +71,7 @@ const BOARDS: [Board; 5] = [
         flags: &[],
         machine: "microbit",
         size: "small",
+        model: None,
         bars: &[],
     },
 ];
@@ -85,10 +95,12 @@ fn check(cx: &Context, board: &Board) -> Result<(), String> {
     ];
     let native = capture(cx.cargo(native))?;
     let elf = build(cx, board, "kernels", &[])?;
-    for line in instructions::check(board.target, &scan::disassembly(cx, &elf)?)? {
+    let disassembly = scan::disassembly(cx, &elf)?;
+    for line in instructions::check(board.target, &disassembly)? {
         println!("{line}");
     }
-    let log = emulate(board, &elf)?;
+    instructions::no_fixed_point(&disassembly)?;
+    let log = emulate(cx, board, &elf)?;
     if let Some((found, expected)) = first_difference(&bits(&log), &bits(&native)) {
         return Err(format!(
             "the bits differ\n  found    {found}\n  natively {expected}"
@@ -106,14 +118,44 @@ fn check(cx: &Context, board: &Board) -> Result<(), String> {
             ));
         }
     }
-    beside_peers(cx, board, &log)
+    beside_peers(cx, board, &log)?;
+    board.model.map_or(Ok(()), |to| whole_model(cx, board, to))
+}
+
+/// A model laid out for the board gives there the bits that it gives here, laid out as plain rows.
+fn whole_model(cx: &Context, board: &Board, target: &str) -> Result<(), String> {
+    println!("-- {}: {MODEL}, laid out for {target}", board.cpu);
+    let plain = replay::packed(cx, MODEL, "portable")?;
+    let file = cx.target.join("model.pleach");
+    std::fs::copy(replay::packed(cx, MODEL, target)?, &file)
+        .map_err(|e| format!("{}: {e}", file.display()))?;
+    let log = emulate(cx, board, &build(cx, board, "model", &[])?)?;
+    let trace = "run --quiet --release --package pleach-cli -- trace --tokens 1,2,3,4,5,6,7,8 \
+                 --generate 8 --hash --kv f16 --context 16";
+    let mut native = cx.cargo(trace.split_whitespace());
+    native.arg(plain);
+    let native = capture(native)?;
+    let (found, expected) = (hash(&log)?, hash(&native)?);
+    if found != expected {
+        return Err(format!(
+            "the whole model's bits differ\n  found    {found}\n  natively {expected}"
+        ));
+    }
+    println!("the whole model's hash equals the native one");
+    Ok(())
+}
+
+/// The line with a hash.
+fn hash(text: &str) -> Result<&str, String> {
+    let line = text.lines().find(|l| l.starts_with("hash "));
+    line.ok_or(format!("no hash in {text:?}"))
 }
 
 /// Prints our counts and the peers'; a peer's that is missing is an error.
 fn beside_peers(cx: &Context, board: &Board, log: &str) -> Result<(), String> {
     let run = |(name, args): (&str, &[&str])| {
         println!("-- {}: peers{name}", board.cpu);
-        emulate(board, &build(cx, board, "peers", args)?)
+        emulate(cx, board, &build(cx, board, "peers", args)?)
     };
     let sides: &[u64] = match board.size {
         "small" => &[64],
@@ -142,13 +184,15 @@ fn build(cx: &Context, board: &Board, program: &str, args: &[&str]) -> Result<Pa
 }
 
 /// The lines that the board writes, shown as they come.
-fn emulate(board: &Board, elf: &Path) -> Result<String, String> {
+fn emulate(cx: &Context, board: &Board, elf: &Path) -> Result<String, String> {
     let program = if board.target == RV32 {
         "qemu-system-riscv32"
     } else {
         "qemu-system-arm"
     };
     let mut c = Command::new(program);
+    // Where a program opens its files.
+    c.current_dir(&cx.target);
     c.args(["-M", board.machine]);
     if board.target == RV32 {
         c.args(["-bios", "none"]);

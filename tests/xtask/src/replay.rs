@@ -64,11 +64,16 @@ fn with_paths(
 
 /// The blob of this name: the intent model or a case of `fixtures/peft`, packed.
 fn base(cx: &Context, name: &str) -> Result<PathBuf, String> {
-    let Some(case) = name.strip_suffix("-q8-q8-64-portable") else {
-        return Err(format!(
+    match name.strip_suffix("-q8-q8-64-portable") {
+        Some(case) => packed(cx, case, "portable"),
+        None => Err(format!(
             "{KEPT}: {name} is not packed as q8 with groups of 64, portable"
-        ));
-    };
+        )),
+    }
+}
+
+/// The intent model or a case of `fixtures/peft`, packed in q8 for a target.
+pub(crate) fn packed(cx: &Context, case: &str, target: &str) -> Result<PathBuf, String> {
     let (base, xlora) = if case == "intent" {
         let checkpoint = Path::new(CHECKPOINT);
         (checkpoint.join("base"), checkpoint.join("xlora"))
@@ -76,7 +81,7 @@ fn base(cx: &Context, name: &str) -> Result<PathBuf, String> {
         let peft = Path::new("tests/fixtures/peft").join(case);
         (peft.join(base_of(cx, &peft)?), peft)
     };
-    let out = cx.target.join(format!("{name}.pleach"));
+    let out = cx.target.join(format!("{case}-q8-{target}.pleach"));
     let mut c = cx.cargo([
         "run",
         "--quiet",
@@ -87,8 +92,7 @@ fn base(cx: &Context, name: &str) -> Result<PathBuf, String> {
         "pack",
     ]);
     c.arg("--base").arg(base).arg("--xlora").arg(xlora);
-    c.args(["--quant", "q8", "--for", "portable", "-o"])
-        .arg(&out);
+    c.args(["--quant", "q8", "--for", target, "-o"]).arg(&out);
     stream(c)?;
     Ok(out)
 }

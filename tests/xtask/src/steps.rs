@@ -211,7 +211,7 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "kernels",
-        what: "kernels on Cortex-M4F, M55, M3, M0 and RV32: the bits, and instructions per multiply-accumulate beside embedded-nn and microflow",
+        what: "kernels on Cortex-M4F, M55, M3, M0 and RV32: the bits, and instructions per multiply-accumulate beside embedded-nn and microflow, a whole model",
         needs: &[
             M0,
             M3,
