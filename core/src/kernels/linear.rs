@@ -92,7 +92,8 @@ pub(crate) fn gemv<I: Isa>(
         Dtype::Q8 if w.lanes > rows => part_of_a_tile(isa, w, first, rows, block, acc),
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());
-            if block.len <= I::RANGES
+            if w.lanes < UNIT
+                && block.len <= I::RANGES
                 && columns
                     .all(|(c, acc)| isa.q8_range(w, (first, rows), c, ahead, slice::from_mut(acc)))
             {

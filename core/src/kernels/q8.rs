@@ -25,7 +25,6 @@ pub(crate) struct Q8Tile<'a> {
 /// Invariants (by `new`): with `steps` steps of `k_step` columns in `groups` groups of `group_steps` steps (the last
 /// may be shorter), `scales` holds `groups * R` halves, `vectors` holds `steps * R * k_step` bytes, and for each
 /// column `q` holds `steps * k_step` bytes, `sx` and `sum` hold `groups` values.
-#[derive(Clone, Copy)]
 pub(crate) struct Q8Block<'a, const C: usize> {
     pub(crate) scales: *const u8,
     pub(crate) vectors: *const u8,

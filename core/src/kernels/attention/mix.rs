@@ -9,7 +9,7 @@ use crate::pairs::pairs;
 use crate::session::Column;
 
 /// How far ahead of the values to prefetch, in bytes.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// The sums of one unit, `[sharing][column][head_dim]`; nothing is written for columns that end before its segment.
 #[cfg_attr(not(pleach_small), inline(always))]

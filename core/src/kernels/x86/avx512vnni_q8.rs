@@ -23,7 +23,7 @@ impl Interleaved for Avx512Vnni {
     #[inline(always)]
     unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
         // SAFETY: cpu: `self`. The rest is the caller's.
-        let [sums] = unsafe { gemv_q8_r4k4_x86_avx512vnni(array::from_ref(block), AHEAD / 4) };
+        let [sums] = unsafe { gemv_q8_r4k4_x86_avx512vnni(block, 0, AHEAD / 4) };
         sums
     }
 }
@@ -138,52 +138,42 @@ fn tiles<const T: usize>(
     ahead: usize,
     out: &mut [[f32; 4]],
 ) -> usize {
-    let Some(blocks) = blocks::<T>(w, first, column) else {
-        return T;
-    };
-    let ahead = if ahead == 0 { AHEAD / 4 } else { ahead };
-    // SAFETY: cpu: the first argument. `Q8Block::new` makes sound blocks, and the tiles of a tensor have one shape.
-    let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(&blocks, ahead) };
-    for (out, [sums]) in out.iter_mut().zip(sums) {
-        *out = sums;
+    if let Some(tile) = w.q8_tile(first)
+        && let Some(block) = Q8Block::new(&tile, array::from_ref(column))
+        && w.tile(first + T - 1).is_some()
+    {
+        let ahead = if ahead == 0 { AHEAD / 4 } else { ahead };
+        // SAFETY: cpu: the first argument. `Q8Block::new` makes sound blocks, and the tiles of a tensor up to one that is
+        //   there lie one behind the other, alike.
+        let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(&block, w.tile_bytes(), ahead) };
+        for (out, [sums]) in out.iter_mut().zip::<[_; T]>(sums) {
+            *out = sums;
+        }
     }
     T
 }
 
-fn blocks<'a, const T: usize>(
-    w: &Tensor<'a>,
-    first: usize,
-    column: &PanelColumn<'a>,
-) -> Option<[Q8Block<'a, 1>; T]> {
-    let block = |tile| Q8Block::new(&w.q8_tile(tile)?, array::from_ref(column));
-    let mut blocks = [block(first)?; T];
-    for (i, to) in blocks.iter_mut().enumerate().skip(1) {
-        *to = block(first + i)?;
-    }
-    Some(blocks)
-}
-
-/// Four steps at once, one in each quarter of a register, of each of `T` tiles.
+/// Four steps at once, one in each quarter of a register, of each of `T` tiles, `stride` bytes apart.
 ///
 /// # Safety
 ///
-/// The blocks are sound blocks of `r4k4`, of one shape and the same columns.
+/// `block` is a sound block of `r4k4`, and so are the `T - 1` that lie behind it.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[allow(unsafe_code)]
 unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
-    blocks: &[Q8Block<'_, C>; T],
+    block: &Q8Block<'_, C>,
+    stride: usize,
     ahead: usize,
 ) -> [[[f32; 4]; C]; T] {
     let flip = _mm512_set1_epi8(i8::MIN);
     let spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     let mut sums = [[_mm_setzero_ps(); C]; T];
-    let mut scales = blocks.each_ref().map(|block| block.scales);
-    let mut vectors = blocks.each_ref().map(|block| block.vectors);
-    let [block, ..] = blocks.as_slice() else {
-        return [[[0.0; 4]; C]; T];
-    };
-    let mut q = block.q;
+    let (mut scales, mut vectors, mut q) = ([block.scales; T], [block.vectors; T], block.q);
+    for (t, (scales, vectors)) in scales.iter_mut().zip(&mut vectors).enumerate() {
+        // SAFETY: bounds: the caller promises `T` tiles.
+        unsafe { (*scales, *vectors) = (scales.add(t * stride), vectors.add(t * stride)) };
+    }
     let mut steps = block.steps;
     for g in 0..block.groups {
         let mut d = [[_mm512_setzero_si512(); C]; T];

@@ -13,8 +13,9 @@ use core::arch::x86 as arch;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64 as arch;
 
-/// How far ahead of a stream of weights to prefetch, in bytes.
-const AHEAD: usize = 4096;
+/// How far ahead of a stream of weights to prefetch, in bytes. The more columns, the less a CPU looks ahead by itself: at
+/// 4096 bytes two columns took 2 % more time.
+const AHEAD: usize = 8192;
 
 /// Asks for the memory `ahead` bytes behind `at`.
 #[inline(always)]
