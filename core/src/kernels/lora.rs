@@ -306,8 +306,8 @@ pub(crate) fn add_deltas<I: Isa>(
             b: &b,
             unit,
             u: u.as_chunks().0.get(at..).unwrap_or(&[]),
-            stride: term.columns.max(1),
-            n: n.max(1),
+            stride: term.columns,
+            n,
             ahead: distance(b.tile(unit).unwrap_or(&[]), next),
         };
         let read = b.tiles(unit, acc.len() / n.max(1)).map_or(0, <[u8]>::len);
@@ -345,7 +345,7 @@ struct BRows<'a> {
     /// `[unit of 4 rows][stride]`, from the block's first column on.
     u: &'a [[f32; A_UNIT]],
     stride: usize,
-    /// Columns of the block, at least 1.
+    /// Columns of the block.
     n: usize,
     /// Bytes from these tiles to what is read next.
     ahead: usize,
@@ -378,12 +378,12 @@ impl BRows<'_> {
         d: &mut [[f32; LANES]],
     ) -> usize {
         if let Some(columns) = columns.first_chunk::<C>() {
-            for (i, d) in d.chunks_mut(U * self.n).enumerate() {
+            for (i, d) in d.chunks_mut((U * self.n).max(1)).enumerate() {
                 let unit = self.unit + i * U;
                 if d.len() == U * self.n {
                     self.grid::<I, E, U, C>(isa, unit, columns, d);
                 } else {
-                    for (i, d) in d.chunks_mut(self.n).enumerate() {
+                    for (i, d) in d.chunks_mut(self.n.max(1)).enumerate() {
                         self.grid::<I, E, 1, C>(isa, unit + i, columns, d);
                     }
                 }
@@ -411,7 +411,7 @@ impl BRows<'_> {
         let of = |u: &[[f32; A_UNIT]]| columns.map(|c| u.get(c).copied().unwrap_or_default());
         let mut rows = self
             .u
-            .chunks(self.stride)
+            .chunks(self.stride.max(1))
             .take(self.b.rank.div_ceil(A_UNIT));
         // The compiler knows the length of a whole step. Firmware has no flash for a second loop.
         while !SMALL
@@ -426,7 +426,7 @@ impl BRows<'_> {
             add_products::<I, E, C, U, A_UNIT>(isa, tiles, &of(u), self.ahead, &mut sums);
             tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
         }
-        for (i, d) in d.chunks_mut(self.n).enumerate() {
+        for (i, d) in d.chunks_mut(self.n.max(1)).enumerate() {
             for (sums, c) in sums.iter().zip(columns) {
                 if let (Some(sum), Some(d)) = (sums.get(i), d.get_mut(*c)) {
                     *d = sum.array();
@@ -445,7 +445,7 @@ impl BRows<'_> {
     ) -> [[I::Lanes; U]; C] {
         columns.map(|c| {
             let mut sums = [isa.splat(0.0); U];
-            for (sum, d) in sums.iter_mut().zip(d.chunks(self.n)) {
+            for (sum, d) in sums.iter_mut().zip(d.chunks(self.n.max(1))) {
                 if let Some(d) = d.get(c) {
                     *sum = isa.load(d);
                 }
@@ -457,12 +457,12 @@ impl BRows<'_> {
     /// Column `c` of a borrowed B, whose rows are not interleaved.
     fn row_by_row<E: Element>(&self, c: usize, d: &mut [[f32; LANES]]) -> usize {
         let lanes = self.b.lanes.max(1);
-        for (i, d) in d.iter_mut().skip(c).step_by(self.n).enumerate() {
+        for (i, d) in d.iter_mut().skip(c).step_by(self.n.max(1)).enumerate() {
             for (r, d) in d.iter_mut().enumerate() {
                 let row = (self.unit + i).saturating_mul(UNIT).saturating_add(r);
                 let tile = self.b.tile(row / lanes).unwrap_or(&[]);
                 let column = tile.chunks_exact(E::BYTES).skip(row % lanes).step_by(lanes);
-                let u = self.u.iter().skip(c).step_by(self.stride).flatten();
+                let u = self.u.iter().skip(c).step_by(self.stride.max(1)).flatten();
                 column.zip(u).for_each(|(w, u)| *d += E::read(w) * *u);
             }
         }
