@@ -22,6 +22,20 @@ pub(crate) fn column(
         .step_by(columns.max(1))
 }
 
+/// The first `len` rows of a [`column`]: whole vectors, and what is left.
+pub(crate) fn column_of(
+    outputs: &[f32],
+    columns: usize,
+    index: usize,
+    len: usize,
+) -> (impl Iterator<Item = &[f32; LANES]> + Clone, &[f32]) {
+    let whole = len / LANES;
+    let vectors = column(outputs, columns, index).take(whole);
+    let at = place(whole * LANES, columns, index);
+    let rest = outputs.get(at..).and_then(|v| v.get(..len % LANES));
+    (vectors, rest.unwrap_or(&[]))
+}
+
 /// [`column`], to be written.
 #[inline(always)]
 pub(crate) fn column_mut(

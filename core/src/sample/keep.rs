@@ -4,7 +4,7 @@
 //! 4 bits a pass from the highest, so in 8 passes over the row, whatever the values are.
 
 use crate::kernels::LANES;
-use crate::kernels::elementwise::place;
+use crate::kernels::elementwise::{column_of, place};
 use crate::math::{exp, flush, is_finite, magnitude, max_ordered, ordered_key};
 use crate::sample::{Sampling, argmax_of, rng};
 
@@ -44,6 +44,12 @@ impl<'r> Row<'r> {
         cells.take(self.len).copied()
     }
 
+    /// [`argmax`](crate::sample::argmax).
+    pub(crate) fn argmax(&self) -> u32 {
+        let (vectors, rest) = column_of(self.cells, self.columns, self.column, self.len);
+        argmax_of(vectors, rest)
+    }
+
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut f32> {
         let vectors = self.cells.chunks_mut(LANES).skip(self.column);
         let cells = vectors.step_by(self.columns.max(1)).flatten();
@@ -71,7 +77,7 @@ impl<'r> Row<'r> {
     /// Draws from cleaned logits after bias and penalties.
     pub(crate) fn draw(&mut self, sampling: &Sampling, position: u32) -> u32 {
         if magnitude(sampling.temperature) == 0 || !self.keep(sampling) {
-            return argmax_of(self.iter());
+            return self.argmax();
         }
         let at = share(rng::draw_bits(sampling.seed, position), self.total(), 0);
         let mut sum = 0u64;
@@ -250,6 +256,28 @@ mod tests {
             let mut one = || (self.next() * 12.0 - 4.0) as f32;
             let grid = |v: f32| if ties { (v * 0.5).floor() } else { v };
             (0..n).map(|_| grid(one())).collect()
+        }
+    }
+
+    /// A whole number of vectors or not, ties within a vector and across vectors, beside other columns.
+    #[test]
+    fn the_largest_of_a_column_is_the_first_of_them() {
+        let mut random = Random(7);
+        for len in [0, 1, 15, 16, 17, 48, 100] {
+            for columns in 1..4 {
+                for column in 0..columns {
+                    let logits = random.logits(len, true);
+                    let units = len.div_ceil(LANES);
+                    let mut cells = std::vec![9.0; units * columns * LANES];
+                    for (i, l) in logits.iter().enumerate() {
+                        cells[place(i, columns, column)] = *l;
+                    }
+                    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let first = logits.iter().position(|l| *l == largest).unwrap_or(0);
+                    let row = Row::column(&mut cells, columns, column, len);
+                    assert_eq!(row.argmax() as usize, first, "{len} {columns} {column}");
+                }
+            }
         }
     }
 

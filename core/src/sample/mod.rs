@@ -26,6 +26,7 @@ pub use stop::{MAX_STOP_BYTES, MAX_STOP_STRINGS, StopStrings, Streamed};
 pub(crate) use keep::Row;
 pub(crate) use penalties::History;
 
+use crate::kernels::LANES;
 use crate::math::ordered_key;
 
 /// The index of the largest logit by ordered bits; ties go to the lowest index, an empty row gives 0.
@@ -34,19 +35,30 @@ use crate::math::ordered_key;
 /// assert_eq!(pleach::sample::argmax(&[0.5, 2.0, 2.0, -1.0]), 1);
 /// ```
 pub fn argmax(logits: &[f32]) -> u32 {
-    // The largest key first, without its place, is a loop that vectorises.
-    let best = logits
-        .iter()
-        .fold(i32::MIN, |best, v| best.max(ordered_key(*v)));
-    let first = logits.iter().position(|v| ordered_key(*v) == best);
-    first.unwrap_or(0) as u32
+    let (vectors, rest) = logits.as_chunks();
+    argmax_of(vectors.iter(), rest)
 }
 
-pub(crate) fn argmax_of(logits: impl Iterator<Item = f32>) -> u32 {
-    let first = (i32::MIN, 0);
-    let best = logits.enumerate().fold(first, |best, (i, v)| {
-        let key = ordered_key(v);
-        if key > best.0 { (key, i as u32) } else { best }
-    });
-    best.1
+/// [`argmax`] of vectors and of the values after them.
+pub(crate) fn argmax_of<'v>(
+    vectors: impl Iterator<Item = &'v [f32; LANES]> + Clone,
+    rest: &[f32],
+) -> u32 {
+    // The largest key first, without its place: loops that vectorise.
+    let mut lanes = [i32::MIN; LANES];
+    for v in vectors.clone() {
+        let pairs = lanes.iter_mut().zip(v);
+        pairs.for_each(|(best, v)| *best = (*best).max(ordered_key(*v)));
+    }
+    let keys = rest.iter().map(|v| ordered_key(*v));
+    let best = keys.chain(lanes).fold(i32::MIN, Ord::max);
+    let is_best = |v: &f32| ordered_key(*v) == best;
+    let mut at = 0;
+    for v in vectors {
+        if v.iter().fold(false, |any, v| any | is_best(v)) {
+            return (at + v.iter().position(is_best).unwrap_or(0)) as u32;
+        }
+        at += LANES;
+    }
+    rest.iter().position(is_best).map_or(0, |i| at + i) as u32
 }

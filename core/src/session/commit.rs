@@ -77,21 +77,17 @@ impl Session<'_, '_> {
             .position(|p| *p as usize == c)
     }
 
-    /// The logits of a column that has a head, in pieces of 16.
-    fn head_logits(&self, slot: usize, picked: usize) -> impl Iterator<Item = &[f32]> + '_ {
+    fn has_finite_logits(&self, slot: usize, picked: usize) -> bool {
         let vocab = self.model.config.vocab as usize;
-        elementwise::column(self.state.output, picked, slot)
-            .enumerate()
-            .map_while(move |(unit, v)| v.get(..(vocab.checked_sub(unit * UNIT)?).min(UNIT)))
+        let (mut vectors, rest) = elementwise::column_of(self.state.output, picked, slot, vocab);
+        vectors.all(|v| finite(v)) && finite(rest)
     }
 
     fn check_logits(&mut self, picked: usize) -> Result<(), Error> {
         for slot in 0..picked {
-            let mut pieces = self.head_logits(slot, picked);
-            if pieces.all(|piece| piece.iter().fold(true, |f, v| f & math::is_finite(*v))) {
+            if self.has_finite_logits(slot, picked) {
                 continue;
             }
-            drop(pieces);
             let Some(column) = self
                 .state
                 .picks
@@ -190,4 +186,9 @@ impl Session<'_, '_> {
             _ => self.log_dropped = self.log_dropped.saturating_add(1),
         }
     }
+}
+
+/// Whether all values are, in a loop that vectorises.
+fn finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |f, v| f & math::is_finite(*v))
 }

@@ -36,7 +36,7 @@
 //! tries: it is not tried again for up to 64 tokens.
 
 use crate::error::Pass;
-use crate::sample::{History, Row, Sampling, argmax_of};
+use crate::sample::{History, Row, Sampling};
 use crate::session::options::{Counters, Speculate};
 
 /// Sweeps are weighed in eighths.
@@ -174,7 +174,7 @@ impl GuessState {
             (None, Some(draw)) if !self.rule.sampling.is_argmax() => {
                 draw(&self.rule.sampling, row, history, position)
             }
-            _ => argmax_of(row.iter()),
+            _ => row.argmax(),
         }
     }
 
