@@ -111,11 +111,27 @@ pub(crate) fn disassembly(cx: &Context, object: &Path) -> Result<String, String>
         "--no-show-raw-insn",
     ])
     .arg(object);
+    // LLVM 14, which Debian has, shows what an extension adds as data unless told; newer ones know all.
+    if machine(object)? == EM_AARCH64 {
+        c.arg("--mattr=+dotprod,+i8mm");
+    }
     let text = capture(c)?;
     if text.lines().count() < 5 {
         return Err(format!("{}: nothing to disassemble", object.display()));
     }
     Ok(text)
+}
+
+/// `e_machine` of an ELF file for aarch64.
+const EM_AARCH64: u16 = 183;
+
+/// The `e_machine` of an ELF file.
+fn machine(object: &Path) -> Result<u16, String> {
+    let header = std::fs::read(object).map_err(|e| format!("{}: {e}", object.display()))?;
+    let field = header.get(18..).and_then(|f| f.first_chunk());
+    field
+        .map(|f| u16::from_le_bytes(*f))
+        .ok_or_else(|| format!("{}: no ELF header", object.display()))
 }
 
 /// Lines with an instruction that rounds a product and a sum once, or a reference to C's `fma`.
