@@ -126,21 +126,19 @@ pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Opti
 }
 
 /// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
-/// once, and an x spread once. Asks for what lies `ahead` bytes behind each vector.
+/// once, and an x spread once.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, const L: usize>(
     isa: I,
     tiles: [&[E::Vector]; T],
     x: &[[f32; L]; C],
-    ahead: usize,
     sums: &mut [[I::Lanes; T]; C],
 ) {
     for k in 0..L {
         let mut vectors = [isa.splat(0.0); T];
         for (lanes, tile) in vectors.iter_mut().zip(tiles) {
             let Some(vector) = tile.get(k) else { return };
-            isa.prefetch(vector, ahead);
             *lanes = E::load(isa, vector);
         }
         for (sums, x) in sums.iter_mut().zip(x) {

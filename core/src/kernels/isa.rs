@@ -19,6 +19,9 @@ pub const LANES: usize = 16;
 /// Columns that a micro-kernel takes at once, or vectors of a column: fewer on bare metal, where they are stack.
 pub const BLOCK: usize = if crate::kernels::SMALL { 2 } else { 8 };
 
+/// Bytes that memory hands out at once, on most CPUs.
+pub(crate) const LINE: usize = 64;
+
 /// Accumulators of a block of columns: `[column][row]`.
 pub(crate) type Acc = [[f32; LANES]; BLOCK];
 

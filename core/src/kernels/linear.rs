@@ -132,13 +132,15 @@ fn part_of_a_tile<I: Isa>(
     }
 }
 
-/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for.
+/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for. `meanwhile` is called for each
+/// of them, from 0 on.
 #[inline(always)]
 fn gemv_units<I: Isa>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,
     block: &Block<'_>,
+    meanwhile: impl Fn(usize),
     acc: &mut [[f32; LANES]],
 ) {
     let n = block.len.max(1);
@@ -149,10 +151,12 @@ fn gemv_units<I: Isa>(
     };
     if done {
         ran(operation(w));
+        (0..acc.len() / n).for_each(meanwhile);
         return;
     }
     for (i, acc) in acc.chunks_mut(n).enumerate() {
         let rows = ((unit + i).saturating_mul(UNIT), UNIT);
+        meanwhile(i);
         gemv(isa, w, rows, block, 0, acc);
     }
 }
@@ -261,6 +265,9 @@ impl<'a> LinearJob<'a> {
             let Some((now, rest)) = out.split_at_mut_checked(here) else {
                 return;
             };
+            if let Some(term) = &self.term {
+                lora::prefetch(isa, term, (number, unit), most);
+            }
             for out in now.chunks_mut(most.saturating_mul(n)) {
                 for (i, columns) in out.chunks_mut(BLOCK).enumerate() {
                     let width = n.min(columns.len());
@@ -290,12 +297,14 @@ impl<'a> LinearJob<'a> {
     ) {
         let mut acc: Acc = [[0.0; LANES]; BLOCK];
         let acc = acc.get_mut(..out.len()).unwrap_or(&mut []);
-        if let Some(term) = &self.term
-            && start == 0
-        {
-            lora::prefetch(isa, term, (number, unit), out.len() / n.max(1));
-        }
-        gemv_units(isa, &part.weight, unit, block, acc);
+        let after = unit + out.len() / n.max(1);
+        let term = self.term.as_ref().filter(|_| start == 0);
+        let meanwhile = |i| {
+            if let Some(term) = term {
+                lora::prefetch(isa, term, (number, after + i), 1);
+            }
+        };
+        gemv_units(isa, &part.weight, unit, block, meanwhile, acc);
         for (i, acc) in acc.chunks_mut(n.max(1)).enumerate() {
             if let Some(bias) = part.bias(isa, unit + i) {
                 for acc in acc {
@@ -304,9 +313,7 @@ impl<'a> LinearJob<'a> {
             }
         }
         if let Some(term) = &self.term {
-            let next = part
-                .weight
-                .tiles_from((unit + out.len() / n.max(1)).saturating_mul(UNIT));
+            let next = part.weight.tiles_from(after.saturating_mul(UNIT));
             let next = next.get(I::AHEAD..).unwrap_or(&[]);
             add_deltas(isa, term, self.u, (number, unit), (start, n), next, acc);
         }
