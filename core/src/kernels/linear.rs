@@ -266,7 +266,7 @@ impl<'a> LinearJob<'a> {
                 return;
             };
             if let Some(term) = &self.term {
-                lora::prefetch(isa, term, (number, unit), most);
+                lora::prefetch(isa, term, (number, unit), most.min(after));
             }
             for out in now.chunks_mut(most.saturating_mul(n)) {
                 for (i, columns) in out.chunks_mut(BLOCK).enumerate() {
