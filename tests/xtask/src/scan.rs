@@ -4,7 +4,7 @@ use crate::context::{Context, capture, stream};
 use crate::cross::{AARCH64, M4, M55, X86_64};
 use crate::install::objdump;
 use crate::instructions;
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{Architecture, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::path::{Path, PathBuf};
 
 /// The targets that have such an instruction: with the CPU that gives it to the compiler, and one for the
@@ -112,7 +112,8 @@ pub(crate) fn disassembly(cx: &Context, object: &Path) -> Result<String, String>
     ])
     .arg(object);
     // LLVM 14, which Debian has, shows what an extension adds as data unless told; newer ones know all.
-    if machine(object)? == EM_AARCH64 {
+    let bytes = std::fs::read(object).map_err(|e| format!("{}: {e}", object.display()))?;
+    if parse(object, &bytes)?.architecture() == Architecture::Aarch64 {
         c.arg("--mattr=+dotprod,+i8mm");
     }
     let text = capture(c)?;
@@ -120,18 +121,6 @@ pub(crate) fn disassembly(cx: &Context, object: &Path) -> Result<String, String>
         return Err(format!("{}: nothing to disassemble", object.display()));
     }
     Ok(text)
-}
-
-/// `e_machine` of an ELF file for aarch64.
-const EM_AARCH64: u16 = 183;
-
-/// The `e_machine` of an ELF file.
-fn machine(object: &Path) -> Result<u16, String> {
-    let header = std::fs::read(object).map_err(|e| format!("{}: {e}", object.display()))?;
-    let field = header.get(18..).and_then(|f| f.first_chunk());
-    field
-        .map(|f| u16::from_le_bytes(*f))
-        .ok_or_else(|| format!("{}: no ELF header", object.display()))
 }
 
 /// Lines with an instruction that rounds a product and a sum once, or a reference to C's `fma`.
@@ -178,10 +167,14 @@ pub(crate) struct Code {
     pub(crate) core: u64,
 }
 
+fn parse<'b>(path: &Path, bytes: &'b [u8]) -> Result<object::File<'b>, String> {
+    object::File::parse(bytes).map_err(|e| format!("{}: {e}", path.display()))
+}
+
 /// Sizes from the section and symbol tables.
 pub(crate) fn code(elf: &Path) -> Result<Code, String> {
     let bytes = std::fs::read(elf).map_err(|e| format!("{}: {e}", elf.display()))?;
-    let file = object::File::parse(&*bytes).map_err(|e| format!("{}: {e}", elf.display()))?;
+    let file = parse(elf, &bytes)?;
     let text = file
         .section_by_name(".text")
         .ok_or("the firmware has no .text")?;
