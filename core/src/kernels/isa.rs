@@ -59,6 +59,14 @@ pub(crate) trait Isa: Copy {
         let _ = (at, ahead);
     }
 
+    /// [`prefetch`](Isa::prefetch) for all of `values`, once per line of memory.
+    #[inline(always)]
+    fn prefetch_lines<T>(self, values: &[T], ahead: usize) {
+        let step = LINE / size_of::<T>().clamp(1, LINE);
+        let firsts = values.iter().step_by(step);
+        firsts.for_each(|at| self.prefetch(at, ahead));
+    }
+
     fn splat(self, x: f32) -> Self::Lanes;
     fn load(self, x: &[f32; LANES]) -> Self::Lanes;
     /// Halves, little-endian; exact, subnormal ones too.

@@ -297,11 +297,11 @@ impl<'a> LinearJob<'a> {
     ) {
         let mut acc: Acc = [[0.0; LANES]; BLOCK];
         let acc = acc.get_mut(..out.len()).unwrap_or(&mut []);
-        let after = unit + out.len() / n.max(1);
+        let end = unit + out.len() / n.max(1);
         let term = self.term.as_ref().filter(|_| start == 0);
         let meanwhile = |i| {
             if let Some(term) = term {
-                lora::prefetch(isa, term, (number, after + i), 1);
+                lora::prefetch(isa, term, (number, end + i), 1);
             }
         };
         gemv_units(isa, &part.weight, unit, block, meanwhile, acc);
@@ -313,7 +313,7 @@ impl<'a> LinearJob<'a> {
             }
         }
         if let Some(term) = &self.term {
-            let next = part.weight.tiles_from(after.saturating_mul(UNIT));
+            let next = part.weight.tiles_from(end.saturating_mul(UNIT));
             let next = next.get(I::AHEAD..).unwrap_or(&[]);
             add_deltas(isa, term, self.u, (number, unit), (start, n), next, acc);
         }

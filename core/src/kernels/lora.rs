@@ -13,7 +13,6 @@ use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
 use crate::kernels::{A_UNIT, BLOCK, CHAINS, HELD_PANELS, Kernels, SMALL, UNIT};
 use crate::math::flush;
-use core::slice;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An expert that at least one column selected at one site of an operation.
@@ -266,15 +265,14 @@ pub(crate) fn prefetch<I: Isa>(
             && let Some(Lora { b, .. }) = lora
             && let Some(tiles) = b.tiles(unit, count)
         {
-            let lines = tiles.as_chunks::<LINE>().0;
-            lines.iter().for_each(|line| isa.prefetch(line, 0));
+            isa.prefetch_lines(tiles, 0);
         }
     }
 }
 
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
-/// its value. Meanwhile it asks for lines of `next`, so that memory does not rest.
+/// its value. Meanwhile it asks for some of `next`, so that memory does not rest.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_deltas<I: Isa>(
@@ -283,12 +281,11 @@ pub(crate) fn add_deltas<I: Isa>(
     u: &[f32],
     (part, unit): (usize, usize),
     (start, n): (usize, usize),
-    next: &[u8],
+    mut next: &[u8],
     acc: &mut [[f32; LANES]],
 ) {
     let mut d: Acc = [[0.0; LANES]; BLOCK];
     let mut took = 0u32;
-    let mut next = next.as_chunks::<LINE>().0.iter();
     for (index, s) in term.selected.iter().enumerate() {
         let gates = term.gates(index, start, n);
         if s.part as usize != part || gates.iter().all(|h| *h == 0.0) {
@@ -307,7 +304,9 @@ pub(crate) fn add_deltas<I: Isa>(
             u: u.as_chunks().0.get(at..).unwrap_or(&[]),
             stride: term.columns,
             n,
+            next,
         };
+        next = next.get(rows.asked(acc.len() / n.max(1))..).unwrap_or(&[]);
         let mut columns = [0; BLOCK];
         let mut count = 0;
         for (c, _) in gates.iter().enumerate().filter(|(_, h)| **h != 0.0) {
@@ -320,9 +319,9 @@ pub(crate) fn add_deltas<I: Isa>(
         let columns = columns.get(..count).unwrap_or(&[]);
         let d = d.get_mut(..acc.len()).unwrap_or(&mut []);
         match b.dtype {
-            Dtype::Q8 => rows.add::<I, I8>(isa, columns, &mut next, d),
-            Dtype::F16 => rows.add::<I, F16>(isa, columns, &mut next, d),
-            Dtype::F32 => rows.add::<I, F32>(isa, columns, &mut next, d),
+            Dtype::Q8 => rows.add::<I, I8>(isa, columns, d),
+            Dtype::F16 => rows.add::<I, F16>(isa, columns, d),
+            Dtype::F32 => rows.add::<I, F32>(isa, columns, d),
         }
     }
     for (acc, d) in acc.chunks_mut(n.max(1)).zip(d.chunks(n.max(1))) {
@@ -334,8 +333,8 @@ pub(crate) fn add_deltas<I: Isa>(
     }
 }
 
-/// Memory to ask for, line by line.
-type Lines<'a> = slice::Iter<'a, [u8; LINE]>;
+/// Bytes that are asked for while 4 rows of an r-vector are multiplied by B's vectors of a unit: as much as memory brings meanwhile.
+const ASKED: usize = 2 * LINE;
 
 /// One expert's B from a unit on, and the r-vectors that it is multiplied by.
 struct BRows<'a> {
@@ -346,27 +345,30 @@ struct BRows<'a> {
     stride: usize,
     /// Columns of the block.
     n: usize,
+    /// What is read next, from what the first unit asks for on.
+    next: &'a [u8],
 }
 
 impl BRows<'_> {
+    /// How much of `next` is asked for by so many units.
+    #[inline(always)]
+    fn asked(&self, units: usize) -> usize {
+        let steps = self.b.rank.div_ceil(A_UNIT);
+        units.saturating_mul(steps.saturating_mul(ASKED))
+    }
+
     /// Adds to `d` `[unit][n]`, for these of the `n` columns.
     #[inline(always)]
-    fn add<I: Isa, E: Vectors>(
-        &self,
-        isa: I,
-        columns: &[usize],
-        next: &mut Lines<'_>,
-        d: &mut [[f32; LANES]],
-    ) {
+    fn add<I: Isa, E: Vectors>(&self, isa: I, columns: &[usize], d: &mut [[f32; LANES]]) {
         let mut columns = columns;
         loop {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
-                [_] => self.units::<I, E, CHAINS, 1>(isa, columns, next, d),
-                _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, next, d),
-                [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, next, d),
-                _ => self.units::<I, E, 1, 4>(isa, columns, next, d),
+                [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
+                _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
+                [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),
+                _ => self.units::<I, E, 1, 4>(isa, columns, d),
             };
             columns = columns.get(taken..).unwrap_or(&[]);
         }
@@ -378,17 +380,16 @@ impl BRows<'_> {
         &self,
         isa: I,
         columns: &[usize],
-        next: &mut Lines<'_>,
         d: &mut [[f32; LANES]],
     ) -> usize {
         if let Some(columns) = columns.first_chunk::<C>() {
             for (i, d) in d.chunks_mut((U * self.n).max(1)).enumerate() {
                 let unit = self.unit + i * U;
                 if d.len() == U * self.n {
-                    self.grid::<I, E, U, C>(isa, unit, columns, next, d);
+                    self.grid::<I, E, U, C>(isa, unit, columns, d);
                 } else {
                     for (i, d) in d.chunks_mut(self.n.max(1)).enumerate() {
-                        self.grid::<I, E, 1, C>(isa, unit + i, columns, next, d);
+                        self.grid::<I, E, 1, C>(isa, unit + i, columns, d);
                     }
                 }
             }
@@ -404,7 +405,6 @@ impl BRows<'_> {
         isa: I,
         unit: usize,
         columns: &[usize; C],
-        next: &mut Lines<'_>,
         d: &mut [[f32; LANES]],
     ) {
         let mut sums = self.sums::<I, U, C>(isa, columns, d);
@@ -418,15 +418,15 @@ impl BRows<'_> {
             .u
             .chunks(self.stride.max(1))
             .take(self.b.rank.div_ceil(A_UNIT));
+        let next = self.next.get(self.asked(unit - self.unit)..);
+        let mut next = next.unwrap_or(&[]).chunks(U * ASKED);
         // The compiler knows the length of a whole step. Firmware has no flash for a second loop.
         while !SMALL
             && let Some(step) = whole(tiles)
             && let Some(u) = rows.next()
         {
             let step = step.map(|s: &[_; A_UNIT]| s.as_slice());
-            // As much as memory brings while a step is computed.
-            let lines = next.by_ref().take(2 * U);
-            lines.for_each(|line| isa.prefetch(line, 0));
+            isa.prefetch_lines(next.next().unwrap_or(&[]), 0);
             add_products::<I, E, C, U, A_UNIT>(isa, step, &of(u), &mut sums);
             tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
         }

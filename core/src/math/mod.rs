@@ -99,6 +99,11 @@ pub const fn is_finite(x: f32) -> bool {
     magnitude(x) < INFINITE_FROM
 }
 
+/// Whether all are finite, in a loop that vectorises.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |all, v| all & is_finite(*v))
+}
+
 /// Replaces |x| < 2^-48 (and -0) by +0; NaN and infinity pass.
 ///
 /// The compare is on integers: a float compare would itself read the subnormal.

@@ -39,15 +39,18 @@ impl<'r> Row<'r> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = f32> + Clone + '_ {
-        let vectors = self.cells.chunks(LANES).skip(self.column);
-        let cells = vectors.step_by(self.columns.max(1)).flatten();
-        cells.take(self.len).copied()
+        let (vectors, rest) = self.vectors();
+        vectors.flatten().chain(rest).copied()
     }
 
     /// [`argmax`](crate::sample::argmax).
     pub(crate) fn argmax(&self) -> u32 {
-        let (vectors, rest) = column_of(self.cells, self.columns, self.column, self.len);
+        let (vectors, rest) = self.vectors();
         argmax_of(vectors, rest)
+    }
+
+    fn vectors(&self) -> (impl Iterator<Item = &[f32; LANES]> + Clone, &[f32]) {
+        column_of(self.cells, self.columns, self.column, self.len)
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut f32> {

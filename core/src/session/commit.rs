@@ -80,7 +80,7 @@ impl Session<'_, '_> {
     fn has_finite_logits(&self, slot: usize, picked: usize) -> bool {
         let vocab = self.model.config.vocab as usize;
         let (mut vectors, rest) = elementwise::column_of(self.state.output, picked, slot, vocab);
-        vectors.all(|v| finite(v)) && finite(rest)
+        vectors.all(|v| math::all_finite(v)) && math::all_finite(rest)
     }
 
     fn check_logits(&mut self, picked: usize) -> Result<(), Error> {
@@ -186,9 +186,4 @@ impl Session<'_, '_> {
             _ => self.log_dropped = self.log_dropped.saturating_add(1),
         }
     }
-}
-
-/// Whether all values are, in a loop that vectorises.
-fn finite(values: &[f32]) -> bool {
-    values.iter().fold(true, |f, v| f & math::is_finite(*v))
 }

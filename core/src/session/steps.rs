@@ -373,7 +373,7 @@ impl<'m> Machine<'m> {
     ) -> Result<(), Error> {
         for c in state.picks.iter().take(picked) {
             let input = state.input.chunks_exact(width.max(1)).nth(*c as usize);
-            let finite = input.is_some_and(|x| x.iter().all(|v| math::is_finite(*v)));
+            let finite = input.is_some_and(math::all_finite);
             if !finite && let Some(column) = state.columns.get_mut(*c as usize) {
                 not_finite(column)?;
             }

@@ -214,7 +214,7 @@ impl<'b> XLoraClassifier<'b> {
 }
 
 fn check(values: &[f32], token: usize) -> Result<(), Error> {
-    if values.iter().all(|v| math::is_finite(*v)) {
+    if math::all_finite(values) {
         return Ok(());
     }
     Err(Error::NonFinite {

@@ -152,8 +152,8 @@ fn add<I: Isa, E: Vectors, const Q: usize, const D: usize>(
     let mut values = [isa.splat(0.0); D];
     match E::vectors(row).first_chunk::<D>() {
         Some(vectors) => {
+            isa.prefetch_lines(vectors, AHEAD);
             for (value, vector) in values.iter_mut().zip(vectors) {
-                isa.prefetch(vector, AHEAD);
                 *value = E::load(isa, vector);
             }
         }

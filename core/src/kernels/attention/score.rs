@@ -4,7 +4,7 @@ use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, Unit};
 use crate::kernels::elementwise::place;
 use crate::kernels::float::{Vectors, add_products, whole};
-use crate::kernels::isa::{Isa, LINE, Lanes};
+use crate::kernels::isa::{Isa, Lanes};
 
 /// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.
 #[cfg_attr(not(pleach_small), inline(always))]
@@ -72,9 +72,7 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
             let start = (first + t).saturating_mul(dim);
             let end = start.saturating_add(dim);
             *tile = keys.get(start.saturating_add(at)..end).unwrap_or(&[]);
-            let line = LINE / size_of::<E::Vector>();
-            let vectors = tile.iter().take(LANES).step_by(line.max(1));
-            vectors.for_each(|vector| isa.prefetch(vector, ahead));
+            isa.prefetch_lines(tile.get(..LANES).unwrap_or(tile), ahead);
         }
         // The compiler knows the length of whole ones.
         match whole::<_, T, LANES>(tiles) {
