@@ -65,6 +65,16 @@ fn padded(x: &[f32]) -> [f32; LANES] {
     lanes
 }
 
+/// Writes the first of 16 values, as many as `out` has room for.
+#[inline(always)]
+pub(crate) fn put(out: &mut [f32], values: [f32; LANES]) {
+    match out.as_mut_array() {
+        // Four stores, not a call of memcpy.
+        Some(out) => *out = values,
+        None => out.iter_mut().zip(values).for_each(|(o, v)| *o = v),
+    }
+}
+
 /// RMSNorm: `(x * inv) * w`, flushed, into `out`. Returns whether the sum of squares is finite.
 pub(crate) struct Norm<'a, X> {
     /// The column's vectors.
@@ -90,20 +100,18 @@ impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
             }
             .flush();
             squares = squares + x * x;
-            out.iter_mut().zip(x.array()).for_each(|(o, x)| *o = x);
+            put(out, x.array());
         }
         let sum = Sum16::from_partials(squares.array()).finish();
         let inv = isa.splat(1.0 / math::sqrt(sum / n as f32 + self.eps));
         let weights = self.weight.chunks(4 * LANES);
         for (out, w) in self.out.chunks_mut(LANES).zip(weights) {
             let w = F32::lanes(isa, w);
-            match out.as_mut_array::<LANES>() {
-                Some(out) => *out = (isa.load(out) * inv * w).flush().array(),
-                None => {
-                    let y = (isa.load(&padded(out)) * inv * w).flush().array();
-                    out.iter_mut().zip(y).for_each(|(o, y)| *o = y);
-                }
-            }
+            let x = match out.as_array() {
+                Some(x) => isa.load(x),
+                None => isa.load(&padded(out)),
+            };
+            put(out, (x * inv * w).flush().array());
         }
         math::is_finite(sum)
     }
@@ -128,9 +136,12 @@ where
         ran(Operation::Act);
         let vectors = self.gate.zip(self.up);
         for (out, (gate, up)) in self.out.chunks_mut(LANES).zip(vectors) {
-            for (x, (g, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
-                *x = flush((*g * math::sigmoid(*g)) * *up);
+            // Whole vectors, also where the output is shorter: their length is known.
+            let mut y = [0.0; LANES];
+            for (y, (g, up)) in y.iter_mut().zip(gate.iter().zip(up)) {
+                *y = flush((*g * math::sigmoid(*g)) * *up);
             }
+            put(out, y);
         }
     }
 }

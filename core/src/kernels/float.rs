@@ -132,7 +132,7 @@ pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Opti
 pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, const L: usize>(
     isa: I,
     tiles: [&[E::Vector]; T],
-    x: &[[f32; L]; C],
+    x: [&[f32; L]; C],
     sums: &mut [[I::Lanes; T]; C],
 ) {
     for k in 0..L {

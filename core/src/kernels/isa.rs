@@ -50,7 +50,8 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
-    /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes.
+    /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes. 0: [`prefetch`](Isa::prefetch) does
+    /// nothing.
     const AHEAD: usize = 0;
 
     /// Asks for the memory `ahead` bytes behind `at`, which need not be ours.
@@ -62,6 +63,9 @@ pub(crate) trait Isa: Copy {
     /// [`prefetch`](Isa::prefetch) for all of `values`, once per line of memory.
     #[inline(always)]
     fn prefetch_lines<T>(self, values: &[T], ahead: usize) {
+        if Self::AHEAD == 0 {
+            return;
+        }
         let step = LINE / size_of::<T>().clamp(1, LINE);
         let firsts = values.iter().step_by(step);
         firsts.for_each(|at| self.prefetch(at, ahead));

@@ -12,6 +12,10 @@ use crate::kernels::panel::{Input, PanelColumn};
 use crate::kernels::{BLOCK, Kernels, UNIT};
 use core::slice;
 
+/// How many times in a row a block of columns is used: its values then stay in the nearest cache, and the rows of so many
+/// units in the next one.
+const SHARING: usize = 4;
+
 /// A block of at most 8 columns of an operation's input.
 pub(crate) struct Block<'a> {
     panels: [PanelColumn<'a>; BLOCK],
@@ -268,15 +272,20 @@ impl<'a> LinearJob<'a> {
             if let Some(term) = &self.term {
                 lora::prefetch(isa, term, (number, unit), most.min(after));
             }
-            for out in now.chunks_mut(most.saturating_mul(n)) {
-                for (i, columns) in out.chunks_mut(BLOCK).enumerate() {
-                    let width = n.min(columns.len());
-                    let start = i * BLOCK;
-                    let dtype = part.weight.dtype;
-                    block.take(&self.input, dtype, start..n.min(start + BLOCK));
-                    self.part_units(isa, (number, part), unit, (start, width), &block, columns);
+            let step = most.saturating_mul(n);
+            for out in now.chunks_mut(step.saturating_mul(SHARING)) {
+                for start in (0..n).step_by(BLOCK) {
+                    let columns = start..n.min(start + BLOCK);
+                    block.take(&self.input, part.weight.dtype, columns.clone());
+                    for (i, out) in out.chunks_mut(step).enumerate() {
+                        let Some(out) = out.chunks_mut(BLOCK).nth(start / BLOCK) else {
+                            break;
+                        };
+                        let at = (start, columns.len().min(out.len()));
+                        self.part_units(isa, (number, part), unit + i * most, at, &block, out);
+                    }
                 }
-                unit += most;
+                unit += SHARING * most;
             }
             (unit, out) = (0, rest);
         }

@@ -1,7 +1,8 @@
 //! Activations as kernels read them: each column contiguous, in f32 and quantised by group.
 
+use crate::kernels::SMALL;
 use crate::kernels::layout::{K_PAD, K_STEP, round_up};
-use crate::math::{self, ROUND};
+use crate::math::{self, INFINITE_FROM, ROUND};
 
 /// amax below 2^-40: the group is 0.
 const FLOOR: u32 = 0x2b80_0000;
@@ -181,30 +182,50 @@ pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut
     let group = group.max(K_STEP);
     let parts = x.chunks(group).zip(q.chunks_mut(group));
     for ((x, q), (sx, sum)) in parts.zip(sx.iter_mut().zip(sum.iter_mut())) {
-        let amax = x.iter().fold(0, |m, v| math::magnitude(*v).max(m));
-        if amax >= 0x7f80_0000 {
-            return false;
+        let done = match (x.as_array::<USUAL>(), q.as_mut_array::<USUAL>()) {
+            (Some(x), Some(q)) if !SMALL => quantise_group(x, q),
+            _ => quantise_group(x, q),
+        };
+        match done {
+            Some(done) => (*sx, *sum) = done,
+            None => return false,
         }
-        q.fill(0);
-        *sx = 0.0;
-        *sum = 0;
-        if amax < FLOOR {
-            continue;
-        }
-        let amax = f32::from_bits(amax);
-        let inv = 127.0 / amax;
-        let cut = math::magnitude(amax * RELATIVE).max(TINY);
-        let mut total = 0;
-        for (x, q) in x.iter().zip(q.iter_mut()) {
-            let v = if math::magnitude(*x) < cut { 0.0 } else { *x };
-            // The integer stands in the low bits, in two's complement.
-            *q = (v * inv + ROUND).to_bits() as i8;
-            total += *q as i32;
-        }
-        *sum = total;
-        *sx = amax * f32::from_bits(INV_127);
     }
     true
+}
+
+/// The group whose length the compiler is told.
+const USUAL: usize = 64;
+
+/// Writes the integers of a group, zeros behind them, and returns its scale and their sum; `None` if a value is not
+/// finite.
+#[inline(always)]
+fn quantise_group(x: &[f32], q: &mut [i8]) -> Option<(f32, i32)> {
+    let amax = x.iter().fold(0, |m, v| math::magnitude(*v).max(m));
+    if amax >= INFINITE_FROM {
+        return None;
+    }
+    if amax < FLOOR {
+        q.fill(0);
+        return Some((0.0, 0));
+    }
+    let (q, padding) = q.split_at_mut(x.len().min(q.len()));
+    padding.fill(0);
+    let amax = f32::from_bits(amax);
+    let inv = 127.0 / amax;
+    let cut = math::magnitude(amax * RELATIVE).max(TINY);
+    // Of the bits: each is its integer plus the bits of `ROUND`.
+    let mut sum = 0u32;
+    for (x, q) in x.iter().zip(q) {
+        let v = if math::magnitude(*x) < cut { 0.0 } else { *x };
+        let bits = (v * inv + ROUND).to_bits();
+        // The integer stands in the low bits, in two's complement.
+        *q = bits as i8;
+        sum = sum.wrapping_add(bits);
+    }
+    let offsets = ROUND.to_bits().wrapping_mul(x.len() as u32);
+    let sum = sum.wrapping_sub(offsets).cast_signed();
+    Some((amax * f32::from_bits(INV_127), sum))
 }
 
 #[cfg(test)]

@@ -47,13 +47,16 @@ impl<'a, const C: usize> Q8Block<'a, C> {
         let steps = tile.k.div_ceil(k_step.max(1));
         let group_steps = (tile.group / k_step.max(1)).max(1);
         let groups = steps.div_ceil(group_steps);
-        let sound = tile.scales.len() >= groups.saturating_mul(rows).saturating_mul(2)
-            && tile.vectors.len() >= steps.saturating_mul(rows).saturating_mul(k_step)
-            && columns.iter().all(|c| {
-                c.q.len() >= steps.saturating_mul(k_step)
-                    && c.sx.len() >= groups
-                    && c.sum.len() >= groups
-            });
+        let (bytes, scales) = (
+            steps.saturating_mul(k_step),
+            groups.saturating_mul(rows).saturating_mul(2),
+        );
+        let enough = |c: &PanelColumn<'_>| {
+            (c.q.len() >= bytes) & (c.sx.len() >= groups) & (c.sum.len() >= groups)
+        };
+        let sound = tile.scales.len() >= scales
+            && tile.vectors.len() >= bytes.saturating_mul(rows)
+            && columns.iter().fold(true, |all, c| all & enough(c));
         sound.then(|| Self {
             scales: tile.scales.as_ptr(),
             vectors: tile.vectors.as_ptr(),

@@ -31,12 +31,18 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub fn exp(x: f32) -> f32 {
+    let y = exp_normal(if x < LOWEST { LOWEST } else { x });
+    if x < LOWEST { 0.0 } else { y }
+}
+
+/// [`exp`] for -87 <= x <= 0, and NaN.
+#[inline(always)]
+fn exp_normal(x: f32) -> f32 {
     let x = if magnitude(x) < TINY { 0.0 } else { x };
-    let c = if x < LOWEST { LOWEST } else { x };
-    // n, the integer nearest to c / ln 2, appears in the low bits of `shifted` as well.
-    let shifted = c * LOG2_E + ROUND;
+    // n, the integer nearest to x / ln 2, appears in the low bits of `shifted` as well.
+    let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
-    let r0 = c - n * LN2_HIGH;
+    let r0 = x - n * LN2_HIGH;
     let w = n * LN2_LOW;
     let r = r0 - w;
     let r_low = (r0 - r) - w;
@@ -54,28 +60,21 @@ pub fn exp(x: f32) -> f32 {
         .to_bits()
         .wrapping_sub(ROUND.to_bits())
         .wrapping_add(127);
-    let y = y * f32::from_bits(exponent << 23);
-    if x < LOWEST { 0.0 } else { y }
+    y * f32::from_bits(exponent << 23)
 }
 
 /// 1 / (1 + e^-x), within 3 ulp for |x| <= 30 and constant beyond; NaN gives NaN.
 ///
 /// e^-|x| <= 1 serves both signs: x >= 0 gives 1 / (1 + e), else e / (1 + e).
 #[inline(always)]
-#[expect(
-    clippy::manual_clamp,
-    reason = "clamp asserts min <= max, and the two selects are the contract"
-)]
 pub fn sigmoid(x: f32) -> f32 {
-    let c = if x > SIGMOID_LIMIT {
+    let size = f32::from_bits(magnitude(x));
+    let e = exp_normal(-if size > SIGMOID_LIMIT {
         SIGMOID_LIMIT
-    } else if x < -SIGMOID_LIMIT {
-        -SIGMOID_LIMIT
     } else {
-        x
-    };
-    let e = exp(f32::from_bits(c.to_bits() | 0x8000_0000));
-    let numerator = if c >= 0.0 { 1.0 } else { e };
+        size
+    });
+    let numerator = if x >= 0.0 { 1.0 } else { e };
     numerator / (1.0 + e)
 }
 

@@ -243,23 +243,21 @@ impl<'m> Machine<'m> {
         let v_at = k_at + round_up(heads * dim, UNIT);
         let from = |at: usize| state.output.get(at * n..).ok_or(Error::Corrupt);
         let (k, v) = (from(k_at)?, from(v_at)?);
+        let rows = |outputs, column| {
+            let (vectors, rest) = elementwise::column_of(outputs, n, column, heads * dim);
+            vectors.map(|v| v.as_slice()).chain([rest])
+        };
         let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
         for (col, column) in columns.iter().enumerate() {
             let pos = column.position();
             let [keys, values] = cache_ranges(self.model, self.options, layer, column.pass());
             let keys = state.kv.get_mut(keys).ok_or(Error::Corrupt)?;
-            let mut from = elementwise::column(k, n, col).flatten();
-            for head in 0..heads {
-                let tile = head * (context / LANES) + pos / LANES;
-                let first = tile * dim * LANES + pos % LANES;
-                attention::store(keys, kv, first, LANES, from.by_ref().take(dim));
-            }
+            let tile = |head| (head * (context / LANES) + pos / LANES) * dim * LANES;
+            let first = |head| tile(head) + pos % LANES;
+            attention::store(keys, kv, dim, first, LANES, rows(k, col));
             let values = state.kv.get_mut(values).ok_or(Error::Corrupt)?;
-            let mut from = elementwise::column(v, n, col).flatten();
-            for head in 0..heads {
-                let first = (head * context + pos) * dim;
-                attention::store(values, kv, first, 1, from.by_ref().take(dim));
-            }
+            let first = |head| (head * context + pos) * dim;
+            attention::store(values, kv, dim, first, 1, rows(v, col));
         }
         Ok((2 * heads * dim * n) as u64)
     }

@@ -2,7 +2,9 @@
 
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, SEGMENT, Shape, Unit};
-use crate::kernels::float::Vectors;
+use crate::kernels::SMALL;
+use crate::kernels::elementwise::put;
+use crate::kernels::float::{Vectors, whole};
 use crate::kernels::isa::{Isa, Lanes, Task};
 use crate::math::flush;
 use crate::pairs::pairs;
@@ -101,7 +103,7 @@ impl<'a> Mixing<'a> {
             let row = query.row.saturating_mul(self.dim);
             let to = out.get_mut(row.saturating_add(d)..row.saturating_add(self.dim));
             for (to, acc) in pairs(to.unwrap_or(&mut []).chunks_mut(LANES), acc.into_iter()) {
-                to.iter_mut().zip(acc.array()).for_each(|(to, v)| *to = v);
+                put(to, acc.array());
             }
         }
         D * LANES
@@ -121,34 +123,49 @@ impl<'a> Mixing<'a> {
     ) {
         let step = self.dim.saturating_mul(E::BYTES);
         let skip = d.saturating_mul(E::BYTES);
-        let mut rows = self.values.chunks_exact(step.max(1)).skip(from);
-        for first in (from..to).step_by(LANES) {
-            // Sixteen weights of each query: how many the compiler then knows.
-            let mut own = [[0.0; LANES]; Q];
-            for (own, weights) in own.iter_mut().zip(&weights) {
-                let weights = weights.get(first..).unwrap_or(&[]);
-                match weights.first_chunk() {
-                    Some(whole) => *own = *whole,
-                    None => own.iter_mut().zip(weights).for_each(|(o, w)| *o = *w),
-                }
-            }
-            for t in 0..LANES.min(to - first) {
-                let row = rows.next().and_then(|row| row.get(skip..));
-                add::<I, E, Q, D>(isa, row.unwrap_or(&[]), &own, t, acc);
-            }
+        let at = from.saturating_mul(step).saturating_add(skip);
+        // The last row ends where its dimensions do: all others go on to those of the next.
+        let rows = self.values.get(at..).unwrap_or(&[]);
+        let mut rows = rows.chunks(step.max(1));
+        let mut first = from;
+        while !SMALL && let Some(quad) = quad(&weights, first, to) {
+            let mut add = |t| {
+                let weights = quad.map(|w| w.get(t).copied().unwrap_or(0.0));
+                add::<I, E, Q, D>(isa, rows.next(), weights, acc);
+            };
+            (add(0), add(1), add(2), add(3));
+            first += QUAD;
+        }
+        for t in first..to {
+            let weights = weights.map(|w| w.get(t).copied().unwrap_or(0.0));
+            add::<I, E, Q, D>(isa, rows.next(), weights, acc);
         }
     }
 }
 
-/// Position `t` of sixteen: one step of each chain.
+/// Weights that are loaded at once.
+const QUAD: usize = 4;
+
+/// As many weights of each query from position `first` on, if they lie before `to`.
+#[inline(always)]
+fn quad<const Q: usize>(
+    weights: &[&[f32]; Q],
+    first: usize,
+    to: usize,
+) -> Option<[[f32; QUAD]; Q]> {
+    let quads = whole(weights.map(|w| w.get(first..to).unwrap_or(&[])))?;
+    Some(quads.map(|q| *q))
+}
+
+/// A position: one step of each chain.
 #[inline(always)]
 fn add<I: Isa, E: Vectors, const Q: usize, const D: usize>(
     isa: I,
-    row: &[u8],
-    weights: &[[f32; LANES]; Q],
-    t: usize,
+    row: Option<&[u8]>,
+    weights: [f32; Q],
     acc: &mut [[I::Lanes; D]; Q],
 ) {
+    let row = row.unwrap_or(&[]);
     let mut values = [isa.splat(0.0); D];
     match E::vectors(row).first_chunk::<D>() {
         Some(vectors) => {
@@ -160,8 +177,8 @@ fn add<I: Isa, E: Vectors, const Q: usize, const D: usize>(
         None if D == 1 => values = [partial::<I, E>(isa, row); D],
         None => return,
     }
-    for (acc, weights) in acc.iter_mut().zip(weights) {
-        let e = isa.splat(weights.get(t).copied().unwrap_or(0.0));
+    for (acc, weight) in acc.iter_mut().zip(weights) {
+        let e = isa.splat(weight);
         for (acc, value) in acc.iter_mut().zip(values) {
             *acc = *acc + e * value;
         }

@@ -197,30 +197,55 @@ impl AttentionJob<'_> {
     }
 }
 
-/// Writes one position's keys or values of a head into a layer's cache, `stride` apart from element `first` on: the
-/// clamp, flush and rounding of ARITHMETIC.md, *Attention*, where it is f16.
+/// Writes one position's keys or values into a layer's cache: those of head `h` from number `first(h)` on, `stride`
+/// apart. `values` are the heads', one after the other, in pieces of any length.
 pub(crate) fn store<'a>(
     cache: &mut [u8],
     kv: KvType,
-    first: usize,
+    dim: usize,
+    first: impl Fn(usize) -> usize,
     stride: usize,
-    values: impl Iterator<Item = &'a f32>,
+    values: impl Iterator<Item = &'a [f32]>,
 ) {
-    let cache = cache.get_mut(first.saturating_mul(kv.bytes())..);
-    let step = stride.saturating_mul(kv.bytes()).max(1);
-    let slots = cache.unwrap_or(&mut []).chunks_mut(step);
-    for (slot, value) in pairs(slots, values) {
-        match kv {
-            KvType::F32 => {
-                if let Some(slot) = slot.first_chunk_mut::<4>() {
-                    *slot = value.to_le_bytes();
-                }
+    let dim = dim.max(1);
+    let mut row = 0usize;
+    for mut rest in values {
+        while !rest.is_empty() {
+            let (head, d) = (row / dim, row % dim);
+            let (now, later) = rest.split_at(rest.len().min(dim - d));
+            let at = first(head).saturating_add(d.saturating_mul(stride));
+            match kv {
+                KvType::F32 => write(cache, at, stride, now, f32::to_le_bytes),
+                KvType::F16 => write(cache, at, stride, now, |x| {
+                    math::to_f16_cache(x).to_le_bytes()
+                }),
             }
-            KvType::F16 => {
-                if let Some(slot) = slot.first_chunk_mut::<2>() {
-                    *slot = math::to_f16_cache(*value).to_le_bytes();
-                }
-            }
+            (row, rest) = (row + now.len(), later);
         }
+    }
+}
+
+/// Writes values as numbers of `BYTES` bytes, `stride` apart from number `at` on.
+#[inline(always)]
+fn write<const BYTES: usize>(
+    cache: &mut [u8],
+    at: usize,
+    stride: usize,
+    values: &[f32],
+    number: impl Fn(f32) -> [u8; BYTES],
+) {
+    let numbers = cache.as_chunks_mut::<BYTES>().0;
+    let slots = numbers.get_mut(at..).unwrap_or(&mut []).iter_mut();
+    let slots = slots.step_by(stride.max(1));
+    match values.as_array::<LANES>() {
+        // All at once, which vectorises.
+        Some(values) => {
+            let mut all = [[0; BYTES]; LANES];
+            all.iter_mut()
+                .zip(values)
+                .for_each(|(n, v)| *n = number(*v));
+            pairs(slots, all.into_iter()).for_each(|(s, n)| *s = n);
+        }
+        None => pairs(slots, values.iter()).for_each(|(s, v)| *s = number(*v)),
     }
 }

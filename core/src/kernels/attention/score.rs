@@ -62,10 +62,11 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
     let dim = job.shape.head_dim;
     let ahead = T.saturating_mul(dim).saturating_mul(size_of::<E::Vector>());
     let mut acc = [[isa.splat(0.0); T]; Q];
+    let (mut own, none) = ([[0.0; LANES]; Q], [0.0; LANES]);
     for at in (0..dim).step_by(LANES) {
-        let mut q = [[0.0; LANES]; Q];
-        for (q, query) in q.iter_mut().zip(queries) {
-            *q = query_lanes(job, query, at);
+        let mut q = [&none; Q];
+        for ((q, query), own) in q.iter_mut().zip(queries).zip(&mut own) {
+            *q = query_lanes(job, query, at, own);
         }
         let mut tiles: [&[E::Vector]; T] = [&[]; T];
         for (t, tile) in tiles.iter_mut().enumerate() {
@@ -78,9 +79,9 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
         match whole::<_, T, LANES>(tiles) {
             Some(tiles) => {
                 let tiles = tiles.map(|tile| tile.as_slice());
-                add_products::<I, E, Q, T, LANES>(isa, tiles, &q, &mut acc);
+                add_products::<I, E, Q, T, LANES>(isa, tiles, q, &mut acc);
             }
-            None => add_products::<I, E, Q, T, LANES>(isa, tiles, &q, &mut acc),
+            None => add_products::<I, E, Q, T, LANES>(isa, tiles, q, &mut acc),
         }
     }
     let scale = isa.splat(job.scale);
@@ -95,23 +96,25 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
     T
 }
 
-/// 16 values of a query from dimension `at` on; those beyond its last are not its own.
+/// 16 values of a query from dimension `at` on, in `own` if they are not a vector; those beyond its last are not its own.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-fn query_lanes(job: &AttentionJob<'_>, query: &Query, at: usize) -> [f32; LANES] {
+fn query_lanes<'a>(
+    job: &AttentionJob<'a>,
+    query: &Query,
+    at: usize,
+    own: &'a mut [f32; LANES],
+) -> &'a [f32; LANES] {
     let n = job.columns.len();
     let first = query.head.saturating_mul(job.shape.head_dim) + at;
-    let mut lanes = [0.0; LANES];
-    if first.is_multiple_of(LANES) {
-        let vectors = job.q.as_chunks::<LANES>().0;
-        if let Some(vector) = vectors.get((first / LANES).saturating_mul(n) + query.column) {
-            lanes = *vector;
-        }
-    } else {
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            let value = job.q.get(place(first + i, n, query.column));
-            *lane = value.copied().unwrap_or(0.0);
-        }
+    if first.is_multiple_of(LANES)
+        && let Some(vector) = job.q.as_chunks().0.get(first / LANES * n + query.column)
+    {
+        return vector;
     }
-    lanes
+    for (i, lane) in own.iter_mut().enumerate() {
+        let value = job.q.get(place(first + i, n, query.column));
+        *lane = value.copied().unwrap_or(0.0);
+    }
+    own
 }
