@@ -180,34 +180,38 @@ fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
 #[cfg_attr(pleach_small, inline(never))]
 pub fn quantise(x: &[f32], group: usize, q: &mut [i8], sx: &mut [f32], sum: &mut [i32]) -> bool {
     let group = group.max(K_STEP);
-    let parts = x.chunks(group).zip(q.chunks_mut(group));
-    for ((x, q), (sx, sum)) in parts.zip(sx.iter_mut().zip(sum.iter_mut())) {
-        let done = match (x.as_array::<USUAL>(), q.as_mut_array::<USUAL>()) {
-            (Some(x), Some(q)) if !SMALL => quantise_group(x, q),
-            _ => quantise_group(x, q),
-        };
-        match done {
-            Some(done) => (*sx, *sum) = done,
-            None => return false,
+    let whole = match group {
+        USUAL if !SMALL => x.len() / USUAL,
+        _ => 0,
+    };
+    let mut outs = sx.iter_mut().zip(sum);
+    let usual = x.as_chunks::<USUAL>().0.iter().zip(q.as_chunks_mut().0);
+    for ((x, q), out) in usual.take(whole).zip(&mut outs) {
+        if !quantise_group(x, q as &mut [i8; USUAL], out) {
+            return false;
         }
     }
-    true
+    let parts = x.chunks(group).zip(q.chunks_mut(group));
+    parts
+        .skip(whole)
+        .zip(outs)
+        .all(|((x, q), out)| quantise_group(x, q, out))
 }
 
 /// The group whose length the compiler is told.
 const USUAL: usize = 64;
 
-/// Writes the integers of a group, zeros behind them, and returns its scale and their sum; `None` if a value is not
-/// finite.
+/// Writes the integers of a group, zeros behind them, its scale and their sum; `false` if a value is not finite.
 #[inline(always)]
-fn quantise_group(x: &[f32], q: &mut [i8]) -> Option<(f32, i32)> {
+fn quantise_group(x: &[f32], q: &mut [i8], (sx, sum): (&mut f32, &mut i32)) -> bool {
     let amax = x.iter().fold(0, |m, v| math::magnitude(*v).max(m));
     if amax >= INFINITE_FROM {
-        return None;
+        return false;
     }
     if amax < FLOOR {
         q.fill(0);
-        return Some((0.0, 0));
+        (*sx, *sum) = (0.0, 0);
+        return true;
     }
     let (q, padding) = q.split_at_mut(x.len().min(q.len()));
     padding.fill(0);
@@ -215,17 +219,18 @@ fn quantise_group(x: &[f32], q: &mut [i8]) -> Option<(f32, i32)> {
     let inv = 127.0 / amax;
     let cut = math::magnitude(amax * RELATIVE).max(TINY);
     // Of the bits: each is its integer plus the bits of `ROUND`.
-    let mut sum = 0u32;
+    let mut total = 0u32;
     for (x, q) in x.iter().zip(q) {
         let v = if math::magnitude(*x) < cut { 0.0 } else { *x };
         let bits = (v * inv + ROUND).to_bits();
         // The integer stands in the low bits, in two's complement.
         *q = bits as i8;
-        sum = sum.wrapping_add(bits);
+        total = total.wrapping_add(bits);
     }
     let offsets = ROUND.to_bits().wrapping_mul(x.len() as u32);
-    let sum = sum.wrapping_sub(offsets).cast_signed();
-    Some((amax * f32::from_bits(INV_127), sum))
+    *sum = total.wrapping_sub(offsets).cast_signed();
+    *sx = amax * f32::from_bits(INV_127);
+    true
 }
 
 #[cfg(test)]

@@ -31,14 +31,14 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub fn exp(x: f32) -> f32 {
-    let y = exp_normal(if x < LOWEST { LOWEST } else { x });
+    let y = exp_minus(if x < LOWEST { -LOWEST } else { -x });
     if x < LOWEST { 0.0 } else { y }
 }
 
-/// [`exp`] for -87 <= x <= 0, and NaN.
+/// e^-x for 0 <= x <= 87, and NaN.
 #[inline(always)]
-fn exp_normal(x: f32) -> f32 {
-    let x = if magnitude(x) < TINY { 0.0 } else { x };
+fn exp_minus(x: f32) -> f32 {
+    let x = -if magnitude(x) < TINY { 0.0 } else { x };
     // n, the integer nearest to x / ln 2, appears in the low bits of `shifted` as well.
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -69,7 +69,7 @@ fn exp_normal(x: f32) -> f32 {
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     let size = f32::from_bits(magnitude(x));
-    let e = exp_normal(-if size > SIGMOID_LIMIT {
+    let e = exp_minus(if size > SIGMOID_LIMIT {
         SIGMOID_LIMIT
     } else {
         size

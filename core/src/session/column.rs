@@ -27,7 +27,8 @@ pub(crate) struct Column {
     gate: u32,
     /// The row that its scalings go to.
     pub(crate) route_row: u16,
-    reserved: u16,
+    /// Its index in the sweep, which [`narrow`](crate::session::narrow) changes.
+    pub(crate) place: u16,
 }
 
 impl Column {
@@ -60,7 +61,7 @@ impl Column {
             gate_kind,
             gate,
             route_row: 0,
-            reserved: 0,
+            place: 0,
         }
     }
 
@@ -121,6 +122,8 @@ impl Column {
 pub(crate) struct Sweep {
     /// Columns in it; 0 when there is no sweep under way.
     pub(crate) columns: u16,
+    /// Columns that are still computed, the first ones.
+    pub(crate) active: u16,
     /// Columns that the present operation picks (classifier, head).
     pub(crate) picked: u16,
     /// The operation.

@@ -7,6 +7,7 @@ use crate::sample::{History, Row};
 use crate::session::arena::scalings_row;
 use crate::session::column::{Column, Sweep};
 use crate::session::guess::{Guessed, Guesser};
+use crate::session::narrow::widen;
 use crate::session::schedule::Mode;
 use crate::session::{START, Session};
 
@@ -18,6 +19,9 @@ impl Session<'_, '_> {
         let n = self.sweep.columns as usize;
         let picked = self.sweep.picked as usize;
         self.check_logits(picked)?;
+        let columns = self.state.columns.get_mut(..n).unwrap_or(&mut []);
+        let picks = self.state.picks.get_mut(..picked).unwrap_or(&mut []);
+        widen(columns, self.sweep.active as usize, picks);
         self.sweep = Sweep::default();
         let first = self.routed;
         let pushed = self.pushed;

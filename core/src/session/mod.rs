@@ -13,6 +13,7 @@ pub(crate) mod cost;
 mod gates;
 mod guess;
 mod log;
+mod narrow;
 pub mod options;
 mod schedule;
 mod steps;
@@ -635,7 +636,7 @@ impl<'b, 'a> Session<'b, 'a> {
     pub fn under_way(&self) -> (impl core::fmt::Debug + use<>, u32, u16) {
         let (layers, depth) = (self.model.config.layers, self.model.classifier_depth());
         let op = crate::model::program::op(layers, depth as u32, self.sweep.pc);
-        (op, self.sweep.unit, self.sweep.columns)
+        (op, self.sweep.unit, self.sweep.active)
     }
 
     /// Whether all logits of a sweep are kept.

@@ -191,6 +191,7 @@ impl Session<'_, '_> {
         }
         self.sweep = Sweep {
             columns: count as u16,
+            active: count as u16,
             ..Sweep::default()
         };
         self.counters.sweeps += 1;
@@ -201,6 +202,7 @@ impl Session<'_, '_> {
     fn place(&mut self, count: &mut usize, column: Column) {
         if let Some(slot) = self.state.columns.get_mut(*count) {
             *slot = column;
+            slot.place = *count as u16;
             *count += 1;
         }
     }

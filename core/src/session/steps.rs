@@ -59,7 +59,7 @@ impl<'m> Machine<'m> {
         sweep: &mut Sweep,
         counters: &mut Counters,
     ) -> Result<u64, Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let config = &self.model.config;
         let hidden = config.hidden as usize;
         let table = self.model.embed().ok_or(Error::Corrupt)?;
@@ -131,7 +131,7 @@ impl<'m> Machine<'m> {
         weight: &Tensor<'_>,
         counters: &mut Counters,
     ) -> Result<u64, Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let hidden = self.model.config.hidden as usize;
         let columns = state.columns.get_mut(..n).ok_or(Error::Corrupt)?;
         let inputs = state.input.chunks_exact_mut(hidden.max(1));
@@ -161,7 +161,7 @@ impl<'m> Machine<'m> {
         layer: &LayerRecord,
         counters: &mut Counters,
     ) -> Result<u64, Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let c = &self.model.config;
         let dim = c.head_dim as usize;
         let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
@@ -212,7 +212,7 @@ impl<'m> Machine<'m> {
 
     /// Rotates q and k.
     pub(crate) fn rope(&self, state: &mut State<'_>, sweep: &Sweep) -> Result<u64, Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let c = &self.model.config;
         let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
         let rotated = self.kernels.run(Rope {
@@ -234,7 +234,7 @@ impl<'m> Machine<'m> {
         sweep: &Sweep,
         layer: usize,
     ) -> Result<u64, Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let c = &self.model.config;
         let kv = self.options.kv;
         let (dim, heads) = (c.head_dim as usize, c.kv_heads as usize);
@@ -264,7 +264,7 @@ impl<'m> Machine<'m> {
 
     /// Segment sums of attention → input `[n][head][head_dim]`.
     pub(crate) fn gather(&self, state: &mut State<'_>, sweep: &Sweep) -> Result<u64, Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let shape = shape(self.model, self.options);
         let (_, inverses) = scores_and_stats(&shape, n, state.scores)?;
         self.kernels.run(Gather {
@@ -279,7 +279,7 @@ impl<'m> Machine<'m> {
 
     /// SwiGLU into the input of the down projection.
     pub(crate) fn act(&self, state: &mut State<'_>, sweep: &Sweep) -> u64 {
-        let n = (sweep.columns as usize).max(1);
+        let n = (sweep.active as usize).max(1);
         let width = self.model.config.intermediate as usize;
         let up_at = round_up(width, UNIT) * n;
         let up = state.output.get(up_at..).unwrap_or(&[]);

@@ -70,7 +70,7 @@ impl<'m> Machine<'m> {
         let mut left = budget.0 as u64;
         loop {
             let op = op(layers, depth, sweep.pc);
-            if op == Op::End {
+            if op == Op::End || sweep.active == 0 {
                 return Ok(true);
             }
             let cost = match self.whole(op, state, sweep, counters)? {
@@ -107,7 +107,7 @@ impl<'m> Machine<'m> {
             Op::FinalNorm => {
                 let weight = self.model.final_norm().ok_or(Error::Corrupt)?;
                 let cost = self.norm(state, sweep, &weight, counters)?;
-                sweep.picked = self.pick(state, sweep.columns as usize, Column::ROUTE);
+                sweep.picked = self.pick(state, sweep.active as usize, Column::ROUTE);
                 cost
             }
             Op::Qk { layer } => {
@@ -122,12 +122,18 @@ impl<'m> Machine<'m> {
                 };
                 normed + rotated
             }
-            Op::Store { layer } => self.store(state, sweep, layer as usize)?,
+            Op::Store { layer } => {
+                let cost = self.store(state, sweep, layer as usize)?;
+                if layer as u32 + 1 == self.model.config.layers {
+                    self.narrow(state, sweep)?;
+                }
+                cost
+            }
             Op::Gather => self.gather(state, sweep)?,
             Op::Act => self.act(state, sweep),
             Op::Route => {
                 let cost = self.route(state, sweep)?;
-                sweep.picked = self.pick(state, sweep.columns as usize, Column::HEAD);
+                sweep.picked = self.pick(state, sweep.active as usize, Column::HEAD);
                 cost
             }
             _ => return Ok(None),
@@ -147,7 +153,7 @@ impl<'m> Machine<'m> {
         if sweep.unit == 0 {
             self.begin(op, state, sweep, counters)?;
         }
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         let inputs = (
             &*state.input,
             &*state.panel,
@@ -284,7 +290,7 @@ impl<'m> Machine<'m> {
         sweep: &mut Sweep,
         counters: &mut Counters,
     ) -> Result<(), Error> {
-        let n = sweep.columns as usize;
+        let n = sweep.active as usize;
         match op {
             Op::LoraA { layer, group } => {
                 let (parts, sites, k) = self.group(layer, group)?;
