@@ -44,6 +44,8 @@ impl Column {
     pub(crate) const DEAD: u16 = 16;
     /// Its input is an embedding row.
     pub(crate) const EMBEDDING: u16 = 32;
+    /// Another token follows it in the text, and nobody reads its outputs: it leaves only keys and values.
+    pub(crate) const INNER: u16 = 64;
 
     pub(crate) fn new(pass: Pass, input: u32, pos: u32, gates: Gates) -> Self {
         let (gate_kind, gate) = match gates {

@@ -1,5 +1,5 @@
 //! Columns whose outputs nobody reads: of a prompt's tokens, all but the last leave only keys and values. When the last
-//! layer's are stored, the sweep goes on with the other columns.
+//! layer's are stored, the sweep goes on with the others.
 
 use crate::error::Error;
 use crate::kernels::UNIT;
@@ -9,8 +9,7 @@ use crate::session::column::{Column, Sweep};
 use crate::session::sweep::Machine;
 
 impl Machine<'_> {
-    /// Leaves out the columns that end neither in the classifier nor in logits: in the residual stream, and in q. None may be
-    /// left.
+    /// Takes the inner columns out of the residual stream and of q. It may be that none is left.
     pub(crate) fn narrow(&self, state: &mut State<'_>, sweep: &mut Sweep) -> Result<(), Error> {
         let n = sweep.active as usize;
         let columns = state.columns.get_mut(..n).ok_or(Error::Corrupt)?;
@@ -42,13 +41,12 @@ pub(crate) fn widen(columns: &mut [Column], active: usize, picks: &mut [u16]) {
     }
 }
 
-/// Brings the columns whose outputs are read to the front, in their order; returns their number. Each column's place is
-/// its index before.
+/// Brings all but the inner columns to the front, in their order; returns their number. Each column's place is its index
+/// before.
 fn to_front(columns: &mut [Column]) -> usize {
     let mut active = 0;
     for c in 0..columns.len() {
-        let read = |c: &Column| c.has(Column::ROUTE | Column::HEAD);
-        if columns.get(c).is_some_and(read) {
+        if columns.get(c).is_some_and(|c| !c.has(Column::INNER)) {
             // What lay there goes to `c`, which no later swap looks at: `widen` undoes them one by one.
             swap(columns, active, c);
             active += 1;
@@ -85,12 +83,12 @@ mod tests {
     use crate::session::column::Gates;
     use std::vec::Vec;
 
-    /// Columns whose position is their place; those of `read` have logits.
+    /// Columns whose position is their place; all but those of `read` are inner ones.
     fn columns(n: u16, read: &[u16]) -> Vec<Column> {
         let column = |c: u16| {
             let mut column = Column::new(Pass::Routed, 0, c.into(), Gates::Off);
             column.place = c;
-            column.with(Column::HEAD, read.contains(&c))
+            column.with(Column::INNER, !read.contains(&c))
         };
         (0..n).map(column).collect()
     }

@@ -201,7 +201,8 @@ impl Session<'_, '_> {
 
     fn place(&mut self, count: &mut usize, column: Column) {
         if let Some(slot) = self.state.columns.get_mut(*count) {
-            *slot = column;
+            let read = column.has(Column::ROUTE | Column::HEAD);
+            *slot = column.with(Column::INNER, !read && column.pos + 1 < self.pushed);
             slot.place = *count as u16;
             *count += 1;
         }

@@ -124,16 +124,20 @@ impl<'a> Mixing<'a> {
         let step = self.dim.saturating_mul(E::BYTES);
         let skip = d.saturating_mul(E::BYTES);
         let at = from.saturating_mul(step).saturating_add(skip);
-        // The last row ends where its dimensions do: all others go on to those of the next.
-        let rows = self.values.get(at..).unwrap_or(&[]);
-        let mut rows = rows.chunks(step.max(1));
+        // What lies behind a row's dimensions may be a position that was never written.
+        let left = step.saturating_sub(skip);
+        let rows = self.values.get(at..).unwrap_or(&[]).chunks(step.max(1));
+        let mut rows = rows.map(|row| row.get(..left).unwrap_or(row));
         let mut first = from;
         while !SMALL && let Some(quad) = quad(&weights, first, to) {
             let mut add = |t| {
                 let weights = quad.map(|w| w.get(t).copied().unwrap_or(0.0));
                 add::<I, E, Q, D>(isa, rows.next(), weights, acc);
             };
-            (add(0), add(1), add(2), add(3));
+            add(0);
+            add(1);
+            add(2);
+            add(3);
             first += QUAD;
         }
         for t in first..to {
