@@ -31,14 +31,21 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub fn exp(x: f32) -> f32 {
+    // Before the compares: they would read a subnormal.
+    let x = without_tiny(x);
     let y = exp_minus(if x < LOWEST { -LOWEST } else { -x });
     if x < LOWEST { 0.0 } else { y }
 }
 
-/// e^-x for 0 <= x <= 87, and NaN.
+#[inline(always)]
+fn without_tiny(x: f32) -> f32 {
+    if magnitude(x) < TINY { 0.0 } else { x }
+}
+
+/// e^-x for 0, 2^-25 <= x <= 87, and NaN.
 #[inline(always)]
 fn exp_minus(x: f32) -> f32 {
-    let x = -if magnitude(x) < TINY { 0.0 } else { x };
+    let x = -x;
     // n, the integer nearest to x / ln 2, appears in the low bits of `shifted` as well.
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -68,7 +75,7 @@ fn exp_minus(x: f32) -> f32 {
 /// e^-|x| <= 1 serves both signs: x >= 0 gives 1 / (1 + e), else e / (1 + e).
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
-    let size = f32::from_bits(magnitude(x));
+    let size = without_tiny(f32::from_bits(magnitude(x)));
     let e = exp_minus(if size > SIGMOID_LIMIT {
         SIGMOID_LIMIT
     } else {
