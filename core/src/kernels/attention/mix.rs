@@ -130,14 +130,11 @@ impl<'a> Mixing<'a> {
         let mut rows = rows.map(|row| row.get(..left).unwrap_or(row));
         let mut first = from;
         while !SMALL && let Some(quad) = quad(&weights, first, to) {
-            let mut add = |t| {
-                let weights = quad.map(|w| w.get(t).copied().unwrap_or(0.0));
-                add::<I, E, Q, D>(isa, rows.next(), weights, acc);
-            };
-            add(0);
-            add(1);
-            add(2);
-            add(3);
+            let [w0, w1, w2, w3] = transposed(quad);
+            add::<I, E, Q, D>(isa, rows.next(), w0, acc);
+            add::<I, E, Q, D>(isa, rows.next(), w1, acc);
+            add::<I, E, Q, D>(isa, rows.next(), w2, acc);
+            add::<I, E, Q, D>(isa, rows.next(), w3, acc);
             first += QUAD;
         }
         for t in first..to {
@@ -159,6 +156,18 @@ fn quad<const Q: usize>(
 ) -> Option<[[f32; QUAD]; Q]> {
     let quads = whole(weights.map(|w| w.get(first..to).unwrap_or(&[])))?;
     Some(quads.map(|q| *q))
+}
+
+/// `[query][position]` to `[position][query]`.
+#[inline(always)]
+fn transposed<const Q: usize>(quad: [[f32; QUAD]; Q]) -> [[f32; Q]; QUAD] {
+    let mut weights = [[0.0; Q]; QUAD];
+    for (q, quad) in quad.into_iter().enumerate() {
+        for (weights, w) in weights.iter_mut().zip(quad) {
+            weights.get_mut(q).into_iter().for_each(|to| *to = w);
+        }
+    }
+    weights
 }
 
 /// A position: one step of each chain.
