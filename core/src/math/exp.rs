@@ -33,7 +33,8 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 pub fn exp(x: f32) -> f32 {
     // Before the compares: they would read a subnormal.
     let x = without_tiny(x);
-    let y = exp_minus(if x < LOWEST { -LOWEST } else { -x });
+    let c = if x < LOWEST { LOWEST } else { x };
+    let y = exp_normal(c);
     if x < LOWEST { 0.0 } else { y }
 }
 
@@ -42,10 +43,9 @@ fn without_tiny(x: f32) -> f32 {
     if magnitude(x) < TINY { 0.0 } else { x }
 }
 
-/// e^-x for 0, 2^-25 <= x <= 87, and NaN.
+/// [`exp`] for -87 <= x <= -2^-25, 0 and NaN.
 #[inline(always)]
-fn exp_minus(x: f32) -> f32 {
-    let x = -x;
+fn exp_normal(x: f32) -> f32 {
     // n, the integer nearest to x / ln 2, appears in the low bits of `shifted` as well.
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -76,7 +76,7 @@ fn exp_minus(x: f32) -> f32 {
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     let size = without_tiny(f32::from_bits(magnitude(x)));
-    let e = exp_minus(if size > SIGMOID_LIMIT {
+    let e = exp_normal(-if size > SIGMOID_LIMIT {
         SIGMOID_LIMIT
     } else {
         size
