@@ -1,6 +1,6 @@
 //! exp and sigmoid: Cephes' polynomial, with the rounding errors of the reduction carried along.
 
-use super::{ROUND, magnitude};
+use super::{INFINITE_FROM, ROUND, magnitude};
 use core::f32::consts::LOG2_E;
 
 /// Arguments above -2^-25 (these bits as a magnitude) are +0: their exp rounds to 1.
@@ -33,9 +33,10 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 pub fn exp(x: f32) -> f32 {
     // Before the compares: they would read a subnormal.
     let x = without_tiny(x);
-    let c = if x < LOWEST { LOWEST } else { x };
-    let y = exp_normal(c);
-    if x < LOWEST { 0.0 } else { y }
+    let y = exp_normal(if x < LOWEST { LOWEST } else { x });
+    // By its bits: with the same compare twice, the compiler, which minds no flags, would drop the first, and 2^n underflow.
+    let beyond = (magnitude(LOWEST) + 1..=INFINITE_FROM).contains(&magnitude(x));
+    if beyond { 0.0 } else { y }
 }
 
 #[inline(always)]
