@@ -451,15 +451,16 @@ impl BRows<'_> {
         columns: &[usize; C],
         d: &[[f32; LANES]],
     ) -> [[I::Lanes; U]; C] {
-        columns.map(|c| {
-            let mut sums = [isa.splat(0.0); U];
-            for (sum, d) in sums.iter_mut().zip(d.chunks(self.n.max(1))) {
-                if let Some(d) = d.get(c) {
+        // No closure: one that is not inlined is compiled without the backend's features.
+        let mut sums = [[isa.splat(0.0); U]; C];
+        for (sums, c) in sums.iter_mut().zip(columns) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                if let Some(d) = d.get(i * self.n + c) {
                     *sum = isa.load(d);
                 }
             }
-            sums
-        })
+        }
+        sums
     }
 
     /// Column `c` of a borrowed B, whose rows are not interleaved.

@@ -1,4 +1,4 @@
-//! What the compiler made of the core: no fused multiply-add, each kernel's instruction, and how much code.
+//! What the compiler made of the core: no fused multiply-add, each kernel's instruction, no call of an intrinsic, and how much code.
 
 use crate::context::{Context, capture, stream};
 use crate::cross::{AARCH64, M4, M55, X86_64};
@@ -57,6 +57,13 @@ pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
             return Err(format!(
                 "{target}: {} fused operations, the first: {f}",
                 found.len()
+            ));
+        }
+
+        if let Some(f) = apart(&text).next() {
+            return Err(format!(
+                "{target}: {f} is called, not inlined: from a closure, or a function without `inline(always)`, that is \
+                 compiled without the backend's features"
             ));
         }
 
@@ -121,6 +128,14 @@ pub(crate) fn disassembly(cx: &Context, object: &Path) -> Result<String, String>
         return Err(format!("{}: nothing to disassemble", object.display()));
     }
     Ok(text)
+}
+
+/// Intrinsics that have a body of their own, and so cost a call for an instruction.
+fn apart(disassembly: &str) -> impl Iterator<Item = &str> {
+    disassembly
+        .lines()
+        .filter_map(|l| l.split_once('<')?.1.strip_suffix(">:"))
+        .filter(|name| name.contains("core_arch"))
 }
 
 /// Lines with an instruction that rounds a product and a sum once, or a reference to C's `fma`.
@@ -193,7 +208,16 @@ pub(crate) fn code(elf: &Path) -> Result<Code, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::fused;
+    use super::{apart, fused};
+
+    #[test]
+    fn finds_intrinsics_with_a_body() {
+        let text = "0000000000123d50 <core::core_arch::x86::avx::_mm256_set1_ps>:
+  123d50: callq 0x123d60 <core::core_arch::x86::avx::_mm256_loadu_ps>
+0000000000123d90 <pleach::kernels::lora::sums>:";
+        let found: Vec<_> = apart(text).collect();
+        assert_eq!(found, ["core::core_arch::x86::avx::_mm256_set1_ps"]);
+    }
 
     #[test]
     fn finds_fused_instructions_of_each_target() {
