@@ -50,6 +50,9 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
+    /// Whether the mix loads its weights by four: where a product takes a factor from an element of a register.
+    const BY_ELEMENT: bool = false;
+
     /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes. 0: [`prefetch`](Isa::prefetch) does
     /// nothing.
     const AHEAD: usize = 0;

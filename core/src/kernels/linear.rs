@@ -9,7 +9,7 @@ use crate::kernels::layout::Dtype;
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::lora::{self, LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn};
-use crate::kernels::{BLOCK, Kernels, SMALL, UNIT};
+use crate::kernels::{BLOCK, Kernels, UNIT};
 use core::slice;
 
 /// How many times in a row a block of columns is used: its values then stay in the nearest cache, and the rows of so many
@@ -93,11 +93,6 @@ pub(crate) fn gemv<I: Isa>(
 ) {
     ran(operation(w));
     match w.dtype {
-        Dtype::Q8 if !SMALL && w.lanes == UNIT && rows == UNIT => {
-            if let Some(tile) = w.q8_tile(first / UNIT) {
-                isa.q8(&tile, block.panels(), 0, acc);
-            }
-        }
         Dtype::Q8 if w.lanes > rows => part_of_a_tile(isa, w, first, rows, block, acc),
         Dtype::Q8 => {
             let mut columns = block.panels().iter().zip(acc.iter_mut());

@@ -2,7 +2,6 @@
 
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, SEGMENT, Shape, Unit};
-use crate::kernels::SMALL;
 use crate::kernels::elementwise::put;
 use crate::kernels::float::{Vectors, whole};
 use crate::kernels::isa::{Isa, Lanes, Task};
@@ -129,7 +128,9 @@ impl<'a> Mixing<'a> {
         let rows = self.values.get(at..).unwrap_or(&[]).chunks(step.max(1));
         let mut rows = rows.map(|row| row.get(..left).unwrap_or(row));
         let mut first = from;
-        while !SMALL && let Some(quad) = quad(&weights, first, to) {
+        while I::BY_ELEMENT
+            && let Some(quad) = quad(&weights, first, to)
+        {
             let [w0, w1, w2, w3] = transposed(quad);
             add::<I, E, Q, D>(isa, rows.next(), w0, acc);
             add::<I, E, Q, D>(isa, rows.next(), w1, acc);

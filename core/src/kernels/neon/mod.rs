@@ -38,6 +38,7 @@ impl<B: Interleaved> Isa for B {
     type Lanes = F32x16;
 
     const RANGES: usize = 1;
+    const BY_ELEMENT: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
