@@ -187,10 +187,12 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
             //   step is 16 bytes of vectors and 4 of each q. align: unaligned loads. Where x is 0, w does not matter.
             //   A prefetch may go anywhere.
             unsafe {
-                let x = q.map(|q| {
-                    let x = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(x_mask, q.cast()));
-                    _mm512_permutexvar_epi32(spread, x)
-                });
+                let mut x = [_mm512_setzero_si512(); C];
+                for (x, q) in x.iter_mut().zip(&mut q) {
+                    let four = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(x_mask, q.cast()));
+                    *x = _mm512_permutexvar_epi32(spread, four);
+                    *q = q.add(4 * taken);
+                }
                 for (d, vectors) in d.iter_mut().zip(&mut vectors) {
                     _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(ahead).cast());
                     let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
@@ -200,7 +202,6 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
                     }
                     *vectors = vectors.add(16 * taken);
                 }
-                q = q.map(|q| q.add(4 * taken));
             }
         }
         // SAFETY: bounds: `g < groups`: 4 halves of scales a tile, and an sx and a sum per column. align: unaligned.
@@ -222,10 +223,12 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
             }
         }
     }
-    sums.map(|sums| {
-        sums.map(|sum| {
-            // SAFETY: init: 16 bytes either way, and every bit pattern is a float.
-            unsafe { core::mem::transmute::<__m128, [f32; 4]>(sum) }
-        })
-    })
+    let mut rows = [[[0.0; 4]; C]; T];
+    for (row, sum) in rows.iter_mut().zip(sums) {
+        for (row, sum) in row.iter_mut().zip(sum) {
+            // SAFETY: bounds: 4 floats. align: an unaligned store.
+            unsafe { _mm_storeu_ps(row.as_mut_ptr(), sum) };
+        }
+    }
+    rows
 }
