@@ -55,6 +55,7 @@ fn to_front(columns: &mut [Column]) -> usize {
     active
 }
 
+/// `slice::swap`, whose panic would stay in the firmware.
 fn swap(columns: &mut [Column], a: usize, b: usize) {
     if let (Some(x), Some(y)) = (columns.get(a).copied(), columns.get(b).copied()) {
         columns.get_mut(a).into_iter().for_each(|c| *c = y);

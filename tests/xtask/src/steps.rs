@@ -142,7 +142,7 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "fma",
-        what: "no fused multiply-add in the core's objects, and each kernel's instruction: x86-64, aarch64, Cortex-M4F, M55",
+        what: "no fused multiply-add and no call of an intrinsic in the core's objects, and each kernel's instruction: x86-64, aarch64, Cortex-M4F, M55",
         needs: &[X86_64, M4, M55, AARCH64, Need::Objdump],
         when: When::Always,
         run: Run::Code(scan::no_fused_multiply_add),

@@ -198,7 +198,8 @@ impl AttentionJob<'_> {
 }
 
 /// Writes one position's keys or values into a layer's cache: those of head `h` from number `first(h)` on, `stride`
-/// apart. `values` are the heads', one after the other, in pieces of any length.
+/// apart. `values` are the heads', one after the other, in pieces of any length. Where the cache is f16, with the clamp,
+/// flush and rounding of ARITHMETIC.md, *Attention*.
 pub(crate) fn store<'a>(
     cache: &mut [u8],
     kv: KvType,
