@@ -2,9 +2,11 @@
 
 use crate::blob::Tensor;
 use crate::error::Error;
+use crate::kernels::float::{Element, F16, F32};
 use crate::kernels::isa::{Isa, LANES, Task};
-use crate::kernels::layout::{Dtype, q8_weight, scale_bytes};
+use crate::kernels::layout::{Dtype, q8_weight};
 use crate::kernels::lora::{LoraTerm, add_deltas};
+use crate::kernels::q8::Q8Tile;
 use crate::kernels::{A_UNIT, BLOCK};
 use crate::math::{self, flush};
 use crate::session::cost::Cost;
@@ -16,33 +18,48 @@ pub(crate) fn table_row<'a>(
     out: impl Iterator<Item = &'a mut f32>,
 ) -> Result<(), Error> {
     let lanes = t.lanes.max(1);
-    let tile = t.tile(row / lanes).ok_or(Error::Corrupt)?;
-    for (k, out) in out.enumerate().take(t.cols) {
-        *out = element(t, tile, row % lanes, k).ok_or(Error::Corrupt)?;
+    let (tile, lane) = (row / lanes, row % lanes);
+    let mut out = out.take(t.cols);
+    match t.dtype {
+        Dtype::Q8 => q8_row(&t.q8_tile(tile).ok_or(Error::Corrupt)?, lane, &mut out),
+        Dtype::F16 => float_row::<F16>(t, tile, lane, &mut out),
+        Dtype::F32 => float_row::<F32>(t, tile, lane, &mut out),
     }
-    Ok(())
+    match out.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::Corrupt),
+    }
 }
 
-/// Element `k` of a lane of a tile.
-fn element(t: &Tensor<'_>, tile: &[u8], lane: usize, k: usize) -> Option<f32> {
-    let lanes = t.lanes.max(1);
-    Some(match t.dtype {
-        Dtype::Q8 => {
-            let scale_at = (k / t.group.max(1)) * lanes + lane;
-            let scale = tile.as_chunks::<2>().0.get(scale_at)?;
-            let scale = math::from_f16(u16::from_le_bytes(*scale)) * math::pow2(t.scale_exp);
-            let step = t.layout.k_step().max(1);
-            let bytes = step.saturating_mul(lanes);
-            let at = scale_bytes(lanes, t.cols, t.group).saturating_add((k / step) * bytes);
-            let vector = tile.get(at..at.saturating_add(bytes))?;
-            q8_weight(t.layout, vector, lane, k % step)? as f32 * scale
+/// As many numbers of a lane as the tile has.
+fn q8_row<'a>(tile: &Q8Tile<'_>, lane: usize, out: &mut impl Iterator<Item = &'a mut f32>) {
+    let (lanes, step) = (tile.layout.tile_rows(), tile.layout.k_step().max(1));
+    let vector = lanes.saturating_mul(step).max(1);
+    let group = (tile.group / step).max(1).saturating_mul(vector);
+    let scales = tile.scales.as_chunks::<2>().0.iter().skip(lane);
+    let scales = scales.step_by(lanes.max(1));
+    for (scale, vectors) in scales.zip(tile.vectors.chunks(group)) {
+        let scale = math::from_f16(u16::from_le_bytes(*scale)) * tile.pow;
+        for vector in vectors.chunks_exact(vector) {
+            let weights = (0..step).map_while(|k| q8_weight(tile.layout, vector, lane, k));
+            for (w, out) in weights.zip(&mut *out) {
+                *out = w as f32 * scale;
+            }
         }
-        Dtype::F16 => {
-            let b = tile.as_chunks::<2>().0.get(k * lanes + lane)?;
-            math::from_f16(u16::from_le_bytes(*b))
-        }
-        Dtype::F32 => f32::from_le_bytes(*tile.as_chunks::<4>().0.get(k * lanes + lane)?),
-    })
+    }
+}
+
+fn float_row<'a, E: Element>(
+    t: &Tensor<'_>,
+    tile: usize,
+    lane: usize,
+    out: &mut impl Iterator<Item = &'a mut f32>,
+) {
+    let numbers = t.tile(tile).unwrap_or(&[]).chunks_exact(E::BYTES);
+    let numbers = numbers.skip(lane).step_by(t.lanes.max(1));
+    for (number, out) in numbers.zip(out) {
+        *out = E::read(number);
+    }
 }
 
 /// The r-vectors `[unit of 4 rows][column][4]` of an embedding site: the token's row of A, gated. `token(c)` is column `c`'s row of the
@@ -64,16 +81,18 @@ pub(crate) fn ranks(
         let (rows, _) = rows.as_chunks_mut::<A_UNIT>();
         let mut taking = 0;
         for (c, h) in gates.iter().enumerate() {
-            let lanes = lora.a.lanes.max(1);
             let row = token(c).filter(|_| *h != 0.0);
-            let tile = row.and_then(|r| lora.a.tile(r / lanes));
-            taking += row.is_some() as usize;
+            if let Some(row) = row {
+                let slots = rows.iter_mut().skip(c).step_by(n).flatten();
+                table_row(&lora.a, row, slots)?;
+                taking += 1;
+            }
             let slots = rows.iter_mut().skip(c).step_by(n).flatten();
             for (j, slot) in slots.enumerate().take(lora.b.rank()) {
-                let a = row
-                    .zip(tile)
-                    .and_then(|(r, tile)| element(&lora.a, tile, r % lanes, j));
-                *slot = a.map_or(0.0, |a| flush(flush(a) * *h) * lora.b.scale(j));
+                *slot = match row {
+                    Some(_) => flush(flush(*slot) * *h) * lora.b.scale(j),
+                    None => 0.0,
+                };
             }
         }
         cost = cost.plus(Cost::lora_row(&lora).for_columns(taking));

@@ -23,6 +23,35 @@ pub(crate) trait Vectors: Element {
     fn vectors(b: &[u8]) -> &[Self::Vector];
     /// Their values.
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes;
+    /// `sums[c] = sums[c] + x[c][t] * vectors[t]`, for t from 0 to 3.
+    #[inline(always)]
+    fn add_four<I: Isa, const C: usize>(
+        isa: I,
+        vectors: [&Self::Vector; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [I::Lanes; C],
+    ) where
+        Self: Sized,
+    {
+        add_four::<I, Self, C>(isa, vectors, x, sums);
+    }
+}
+
+/// [`Vectors::add_four`], product by product.
+#[inline(always)]
+pub(crate) fn add_four<I: Isa, E: Vectors, const C: usize>(
+    isa: I,
+    vectors: [&E::Vector; 4],
+    x: [&[f32; 4]; C],
+    sums: &mut [I::Lanes; C],
+) {
+    for (t, vector) in vectors.into_iter().enumerate() {
+        let vector = E::load(isa, vector);
+        for (sum, x) in sums.iter_mut().zip(x) {
+            let x = x.get(t).copied().unwrap_or(0.0);
+            *sum = *sum + isa.splat(x) * vector;
+        }
+    }
 }
 
 impl Vectors for F16 {
@@ -34,6 +63,15 @@ impl Vectors for F16 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes {
         isa.load_f16(vector)
+    }
+    #[inline(always)]
+    fn add_four<I: Isa, const C: usize>(
+        isa: I,
+        vectors: [&Self::Vector; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [I::Lanes; C],
+    ) {
+        isa.add_four_f16(vectors, x, sums);
     }
 }
 
@@ -135,6 +173,19 @@ pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, c
     x: [&[f32; L]; C],
     sums: &mut [[I::Lanes; T]; C],
 ) {
+    if I::BY_FOUR
+        && let Some(tiles) = whole::<_, T, L>(tiles)
+        && let [tile] = tiles.as_slice()
+        && let Some(sums) = sums.as_flattened_mut().as_mut_array()
+    {
+        for (k, vectors) in tile.as_chunks().0.iter().enumerate() {
+            let x = x.map(|x| x.get(4 * k..).unwrap_or(&[]));
+            if let Some(x) = whole(x) {
+                E::add_four(isa, vectors.each_ref(), x, sums);
+            }
+        }
+        return;
+    }
     for k in 0..L {
         let mut vectors = [isa.splat(0.0); T];
         for (lanes, tile) in vectors.iter_mut().zip(tiles) {

@@ -9,8 +9,8 @@
 //! make one. A [`Lanes`] is made by an `Isa` only, so it carries the proof on.
 
 use crate::blob::Tensor;
+use crate::kernels::float::{F16, add_four};
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
 use core::ops::{Add, Mul};
 
 /// Lanes of a vector: rows of a unit, positions of a tile of keys, dimensions of values.
@@ -50,8 +50,9 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
-    /// Whether the mix loads its weights by four: where a product takes a factor from an element of a register.
-    const BY_ELEMENT: bool = false;
+    /// Whether [`add_four_f16`](Isa::add_four_f16) is better than products one by one: where a product takes a factor from an
+    /// element of a register.
+    const BY_FOUR: bool = false;
 
     /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes. 0: [`prefetch`](Isa::prefetch) does
     /// nothing.
@@ -78,17 +79,29 @@ pub(crate) trait Isa: Copy {
     fn load(self, x: &[f32; LANES]) -> Self::Lanes;
     /// Halves, little-endian; exact, subnormal ones too.
     fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::Lanes;
+    /// `sums[c] = sums[c] + x[c][t] * vectors[t]` of halves, for t from 0 to 3.
+    #[inline(always)]
+    fn add_four_f16<const C: usize>(
+        self,
+        vectors: [&[u8; 2 * LANES]; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [Self::Lanes; C],
+    ) {
+        add_four::<Self, F16, C>(self, vectors, x, sums);
+    }
+
     /// int8, exact.
     fn load_i8(self, x: &[u8; LANES]) -> Self::Lanes;
 
-    /// Rows `lane..lane + R` of `acc` = the `R` rows of a tile times each of the columns, at most 8; `acc` has a
-    /// vector per column.
+    /// Rows `lane..lane + R` of `acc` `[tile][column]` = the `R` rows of each of the tiles `first, count` of `w` times each of the
+    /// columns, at most 8.
     ///
     /// Order per row: acc = +0; for g ascending, d = the exact integer sum of q*x, then
     /// `acc = acc + (f32(d) * (sw * sx))`, with 2^scale_exp applied to sx, exactly.
     fn q8(
         self,
-        tile: &Q8Tile<'_>,
+        w: &Tensor<'_>,
+        tiles: (usize, usize),
         columns: &[PanelColumn<'_>],
         lane: usize,
         acc: &mut [[f32; LANES]],

@@ -9,12 +9,16 @@ use crate::kernels::layout::Dtype;
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::lora::{self, LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn};
-use crate::kernels::{BLOCK, Kernels, UNIT};
+use crate::kernels::{BLOCK, Kernels, SMALL, UNIT};
 use core::slice;
 
-/// How many times in a row a block of columns is used: its values then stay in the nearest cache, and the rows of so many
-/// units in the next one.
-const SHARING: usize = 4;
+/// Units that a block of columns is taken for: its values then stay in the nearest cache, and the rows of so many units in
+/// the next one.
+const SHARING: usize = 8;
+
+/// Vectors of outputs that are under way at once: 8 columns of several units, or fewer columns of at most 8 units. On bare
+/// metal they are stack.
+const UNDER_WAY: usize = if SMALL { BLOCK } else { SHARING * BLOCK };
 
 /// A block of at most 8 columns of an operation's input.
 pub(crate) struct Block<'a> {
@@ -79,8 +83,8 @@ fn operation(w: &Tensor<'_>) -> Operation {
     }
 }
 
-/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4. `acc` has a
-/// vector per column. `ahead` is that of [`Isa::q8_range`].
+/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4. Of
+/// `q8` tiles of 16 rows there may be several units: `acc` is `[unit][column]`. `ahead` is that of [`Isa::q8_range`].
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn gemv<I: Isa>(
@@ -104,10 +108,9 @@ pub(crate) fn gemv<I: Isa>(
                 return;
             }
             let lanes = w.lanes.clamp(1, UNIT);
-            for lane in (0..rows).step_by(lanes) {
-                if let Some(tile) = w.q8_tile((first + lane) / lanes) {
-                    isa.q8(&tile, block.panels(), lane, acc);
-                }
+            for lane in (0..rows.min(UNIT)).step_by(lanes) {
+                let tiles = ((first + lane) / lanes, (rows / UNIT).max(1));
+                isa.q8(w, tiles, block.panels(), lane, acc);
             }
         }
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
@@ -127,24 +130,22 @@ fn part_of_a_tile<I: Isa>(
 ) {
     let lanes = w.lanes.max(1);
     let mut tile: Acc = [[0.0; LANES]; BLOCK];
-    if let Some(q8) = w.q8_tile(first / lanes) {
-        isa.q8(&q8, block.panels(), 0, &mut tile);
-    }
+    isa.q8(w, (first / lanes, 1), block.panels(), 0, &mut tile);
     for (acc, tile) in acc.iter_mut().zip(&tile) {
         let from = tile.iter().skip(first % lanes).take(rows);
         acc.iter_mut().zip(from).for_each(|(a, t)| *a = *t);
     }
 }
 
-/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for. `meanwhile` is called for each
-/// of them, from 0 on.
+/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for. `meanwhile`, if any, is called for
+/// each of them, from 0 on.
 #[inline(always)]
 fn gemv_units<I: Isa>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,
     block: &Block<'_>,
-    meanwhile: impl Fn(usize),
+    meanwhile: Option<impl Fn(usize)>,
     acc: &mut [[f32; LANES]],
 ) {
     let n = block.len.max(1);
@@ -155,12 +156,18 @@ fn gemv_units<I: Isa>(
     };
     if done {
         ran(operation(w));
-        (0..acc.len() / n).for_each(meanwhile);
+        meanwhile
+            .into_iter()
+            .for_each(|f| (0..acc.len() / n).for_each(f));
         return;
     }
-    for (i, acc) in acc.chunks_mut(n).enumerate() {
-        let rows = ((unit + i).saturating_mul(UNIT), UNIT);
-        meanwhile(i);
+    let together = w.dtype == Dtype::Q8 && w.lanes == UNIT && meanwhile.is_none() && !SMALL;
+    let units = if together { acc.len() / n } else { 1 };
+    for (i, acc) in acc.chunks_mut(n.saturating_mul(units)).enumerate() {
+        let rows = ((unit + i).saturating_mul(UNIT), units.saturating_mul(UNIT));
+        if let Some(meanwhile) = &meanwhile {
+            meanwhile(i);
+        }
         gemv(isa, w, rows, block, 0, acc);
     }
 }
@@ -252,12 +259,13 @@ impl<'a> LinearJob<'a> {
         self.parts.iter().flatten().map(Part::units).sum()
     }
 
-    /// Units `first..`, `floats` of `out` each: `[unit][column][16 rows]`. At most 8 vectors are under way at once: 8
-    /// columns of a unit, or fewer columns of several units.
+    /// Units `first..`, `floats` of `out` each: `[unit][column][16 rows]`.
     #[inline(always)]
     pub(crate) fn run<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
         let n = (floats / LANES).max(1);
-        let most = (BLOCK / n).max(1);
+        let most = (UNDER_WAY / n.min(BLOCK)).clamp(1, BLOCK);
+        let sharing = SHARING * BLOCK / n.min(BLOCK);
+        let mut acc = [[0.0; LANES]; UNDER_WAY];
         let mut block = Block::EMPTY;
         let (mut unit, mut out) = (first, out.as_chunks_mut::<LANES>().0);
         for (number, part) in self.parts.iter().flatten().enumerate() {
@@ -272,67 +280,83 @@ impl<'a> LinearJob<'a> {
             if let Some(term) = &self.term {
                 lora::prefetch(isa, term, (number, unit), most.min(after));
             }
-            let step = most.saturating_mul(n);
-            for out in now.chunks_mut(step.saturating_mul(SHARING)) {
+            for out in now.chunks_mut(n.saturating_mul(sharing)) {
                 for start in (0..n).step_by(BLOCK) {
                     let columns = start..n.min(start + BLOCK);
-                    block.take(&self.input, part.weight.dtype, columns.clone());
-                    for (i, out) in out.chunks_mut(step).enumerate() {
-                        let Some(out) = out.chunks_mut(BLOCK).nth(start / BLOCK) else {
-                            break;
-                        };
-                        let at = (start, columns.len().min(out.len()));
-                        self.part_units(isa, (number, part), unit + i * most, at, &block, out);
+                    block.take(&self.input, part.weight.dtype, columns);
+                    for (i, out) in out.chunks_mut(n.saturating_mul(most)).enumerate() {
+                        let at = (unit + i * most, start);
+                        self.part_units(isa, (number, part), at, &block, &mut acc, (n, out));
                     }
                 }
-                unit += SHARING * most;
+                unit += sharing;
             }
             (unit, out) = (0, rest);
         }
     }
 
-    /// Units `unit..` of one matrix for columns `start..start + n`: rows, bias, deltas, residual. `out` is
-    /// `[unit][column][16]`.
+    /// Units `unit..` of one matrix for the block's columns, which are columns `start..` of the `n` of `out` `[unit][n][16]`:
+    /// rows, bias, deltas, residual.
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
     fn part_units<I: Isa>(
         &self,
         isa: I,
         (number, part): (usize, &Part<'_>),
-        unit: usize,
-        (start, n): (usize, usize),
+        (unit, start): (usize, usize),
         block: &Block<'_>,
-        out: &mut [[f32; LANES]],
+        acc: &mut [[f32; LANES]; UNDER_WAY],
+        (n, out): (usize, &mut [[f32; LANES]]),
     ) {
-        let mut acc: Acc = [[0.0; LANES]; BLOCK];
-        let acc = acc.get_mut(..out.len()).unwrap_or(&mut []);
-        let end = unit + out.len() / n.max(1);
-        let term = self.term.as_ref().filter(|_| start == 0);
-        let meanwhile = |i| {
-            if let Some(term) = term {
-                lora::prefetch(isa, term, (number, end + i), 1);
-            }
-        };
+        let columns = block.len.max(1);
+        let units = out.len() / n.max(1);
+        let acc = acc.get_mut(..units.saturating_mul(columns));
+        let acc = acc.unwrap_or(&mut []);
+        let end = unit + units;
+        let term = self.term.as_ref();
+        let meanwhile = term.filter(|_| start == 0 && I::AHEAD > 0);
+        let meanwhile = meanwhile.map(|term| |i| lora::prefetch(isa, term, (number, end + i), 1));
         gemv_units(isa, &part.weight, unit, block, meanwhile, acc);
-        for (i, acc) in acc.chunks_mut(n.max(1)).enumerate() {
+        for (i, acc) in acc.chunks_mut(columns).enumerate() {
             if let Some(bias) = part.bias(isa, unit + i) {
                 for acc in acc {
                     *acc = (isa.load(acc) + bias).array();
                 }
             }
         }
-        if let Some(term) = &self.term {
+        if let Some(term) = term {
             let next = part.weight.tiles_from(end.saturating_mul(UNIT));
             let next = next.get(I::AHEAD..).unwrap_or(&[]);
-            add_deltas(isa, term, self.u, (number, unit), (start, n), next, acc);
-        }
-        for (out, acc) in out.iter_mut().zip(&*acc) {
-            let y = isa.load(acc).flush();
-            *out = match self.residual {
-                Some(scale) => isa.load(out) + y * isa.splat(scale),
-                None => y,
+            let at_once = (BLOCK / columns).max(1);
+            for (i, acc) in acc.chunks_mut(at_once * columns).enumerate() {
+                let unit = unit + i * at_once;
+                add_deltas(
+                    isa,
+                    term,
+                    self.u,
+                    (number, unit),
+                    (start, columns),
+                    next,
+                    acc,
+                );
             }
-            .array();
+        }
+        for (out, acc) in out.chunks_mut(n.max(1)).zip(acc.chunks(columns)) {
+            let out = out.get_mut(start..).unwrap_or(&mut []);
+            let rows = out.iter_mut().zip(acc);
+            match self.residual {
+                Some(scale) => {
+                    for (out, acc) in rows {
+                        let y = isa.load(acc).flush() * isa.splat(scale);
+                        *out = (isa.load(out) + y).array();
+                    }
+                }
+                None => {
+                    for (out, acc) in rows {
+                        *out = isa.load(acc).flush().array();
+                    }
+                }
+            }
         }
     }
 }

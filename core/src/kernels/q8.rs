@@ -1,5 +1,6 @@
 //! `q8` rows: what a micro-kernel gets.
 
+use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
@@ -70,6 +71,13 @@ impl<'a, const C: usize> Q8Block<'a, C> {
             lifetime: PhantomData,
         })
     }
+
+    /// The block with the tile that lies `bytes` behind its own. It is sound where a tile of the same shape lies there.
+    #[inline(always)]
+    fn advance(&mut self, bytes: usize) {
+        self.scales = self.scales.wrapping_add(bytes);
+        self.vectors = self.vectors.wrapping_add(bytes);
+    }
 }
 
 /// A backend with micro-kernels for the layouts `r16k4` and `r4k4`. A value is the proof of its features.
@@ -93,15 +101,16 @@ pub(crate) trait Interleaved: Copy {
 #[inline(always)]
 pub(crate) fn gemv_q8<B: Interleaved>(
     backend: B,
-    tile: &Q8Tile<'_>,
+    w: &Tensor<'_>,
+    tiles: (usize, usize),
     columns: &[PanelColumn<'_>],
     lane: usize,
     acc: &mut [[f32; LANES]],
 ) {
-    match tile.layout {
-        Layout::R16K4 => by_columns(R16K4(backend), tile, columns, lane, acc),
-        Layout::R4K4 => by_columns(R4K4(backend), tile, columns, lane, acc),
-        _ => gemv_q8_scalar(tile, columns, lane, acc),
+    match w.layout {
+        Layout::R16K4 => by_columns(R16K4(backend), w, tiles, columns, lane, acc),
+        Layout::R4K4 => by_columns(R4K4(backend), w, tiles, columns, lane, acc),
+        _ => gemv_q8_scalar(w, tiles, columns, lane, acc),
     }
 }
 
@@ -153,44 +162,54 @@ impl<B: Interleaved> Q8Kernel for R4K4<B> {
 
 /// Runs a micro-kernel over up to 8 columns: 1, 2, if it can 3, 4 or 8 at once.
 #[inline(always)]
-fn by_columns<'a, K: Q8Kernel>(
+fn by_columns<K: Q8Kernel>(
     kernel: K,
-    tile: &Q8Tile<'a>,
-    columns: &[PanelColumn<'a>],
+    w: &Tensor<'_>,
+    tiles: (usize, usize),
+    columns: &[PanelColumn<'_>],
     lane: usize,
     acc: &mut [[f32; LANES]],
 ) {
-    let (mut columns, mut acc) = (columns, acc);
+    let mut at = 0;
     loop {
-        let taken = match columns.len() {
+        at += match columns.len() - at {
             0 => return,
-            1 => take::<K, 1>(kernel, tile, columns, lane, acc),
-            n if n == 2 || K::WIDEST < 4 => take::<K, 2>(kernel, tile, columns, lane, acc),
-            3 => take::<K, 3>(kernel, tile, columns, lane, acc),
-            n if n < 8 || K::WIDEST < 8 => take::<K, 4>(kernel, tile, columns, lane, acc),
-            _ => take::<K, 8>(kernel, tile, columns, lane, acc),
+            1 => take::<K, 1>(kernel, w, tiles, (columns, at), lane, acc),
+            n if n == 2 || K::WIDEST < 4 => {
+                take::<K, 2>(kernel, w, tiles, (columns, at), lane, acc)
+            }
+            3 => take::<K, 3>(kernel, w, tiles, (columns, at), lane, acc),
+            n if n < 8 || K::WIDEST < 8 => take::<K, 4>(kernel, w, tiles, (columns, at), lane, acc),
+            _ => take::<K, 8>(kernel, w, tiles, (columns, at), lane, acc),
         };
-        let (Some(rest), Some(more)) = (columns.get(taken..), acc.get_mut(taken..)) else {
-            return;
-        };
-        (columns, acc) = (rest, more);
     }
 }
 
+/// `C` of the columns, from number `at` on, and all tiles: what is the same for each of them is checked once.
 #[inline(always)]
-fn take<'a, K: Q8Kernel, const C: usize>(
+fn take<K: Q8Kernel, const C: usize>(
     kernel: K,
-    tile: &Q8Tile<'a>,
-    columns: &[PanelColumn<'a>],
+    w: &Tensor<'_>,
+    (first, count): (usize, usize),
+    (columns, at): (&[PanelColumn<'_>], usize),
     lane: usize,
     acc: &mut [[f32; LANES]],
 ) -> usize {
-    if tile.layout as u8 == K::LAYOUT as u8
-        && let Some(columns) = columns.first_chunk::<C>()
-        && let Some(acc) = acc.first_chunk_mut::<C>()
-        && let Some(block) = Q8Block::new(tile, columns)
+    let last = first.saturating_add(count.saturating_sub(1));
+    if w.layout as u8 == K::LAYOUT as u8
+        && let Some(tile) = w.q8_tile(first)
+        && w.tile(last).is_some()
+        && let Some(some) = columns.get(at..).and_then(|c| c.first_chunk::<C>())
+        && let Some(mut block) = Q8Block::new(&tile, some)
     {
-        kernel.run(&block, lane, acc);
+        // The tiles of a tensor up to one that is there lie one behind the other, alike: the block stays sound.
+        for acc in acc.chunks_mut(columns.len()).take(count) {
+            let acc = acc.get_mut(at..).unwrap_or(&mut []);
+            if let Some(acc) = acc.first_chunk_mut::<C>() {
+                kernel.run(&block, lane, acc);
+            }
+            block.advance(w.tile_bytes());
+        }
     }
     C
 }

@@ -122,53 +122,46 @@ impl<'a> Mixing<'a> {
     ) {
         let step = self.dim.saturating_mul(E::BYTES);
         let skip = d.saturating_mul(E::BYTES);
+        let from = self.by_four::<I, E, Q, D>(isa, &weights, (from, to), d, acc);
         let at = from.saturating_mul(step).saturating_add(skip);
         // What lies behind a row's dimensions may be a position that was never written.
         let left = step.saturating_sub(skip);
         let rows = self.values.get(at..).unwrap_or(&[]).chunks(step.max(1));
         let mut rows = rows.map(|row| row.get(..left).unwrap_or(row));
-        let mut first = from;
-        while I::BY_ELEMENT
-            && let Some(quad) = quad(&weights, first, to)
-        {
-            let [w0, w1, w2, w3] = transposed(quad);
-            add::<I, E, Q, D>(isa, rows.next(), w0, acc);
-            add::<I, E, Q, D>(isa, rows.next(), w1, acc);
-            add::<I, E, Q, D>(isa, rows.next(), w2, acc);
-            add::<I, E, Q, D>(isa, rows.next(), w3, acc);
-            first += QUAD;
-        }
-        for t in first..to {
+        for t in from..to {
             let weights = weights.map(|w| w.get(t).copied().unwrap_or(0.0));
             add::<I, E, Q, D>(isa, rows.next(), weights, acc);
         }
     }
-}
 
-/// Weights that are loaded at once.
-const QUAD: usize = 4;
-
-/// As many weights of each query from position `first` on, if they lie before `to`.
-#[inline(always)]
-fn quad<const Q: usize>(
-    weights: &[&[f32]; Q],
-    first: usize,
-    to: usize,
-) -> Option<[[f32; QUAD]; Q]> {
-    let quads = whole(weights.map(|w| w.get(first..to).unwrap_or(&[])))?;
-    Some(quads.map(|q| *q))
-}
-
-/// `[query][position]` to `[position][query]`.
-#[inline(always)]
-fn transposed<const Q: usize>(quad: [[f32; QUAD]; Q]) -> [[f32; Q]; QUAD] {
-    let mut weights = [[0.0; Q]; QUAD];
-    for (q, quad) in quad.into_iter().enumerate() {
-        for (weights, w) in weights.iter_mut().zip(quad) {
-            weights.get_mut(q).into_iter().for_each(|to| *to = w);
+    /// [`Mixing::positions`] as far as that can be done four by four; returns the first position that is left.
+    #[inline(always)]
+    fn by_four<I: Isa, E: Vectors, const Q: usize, const D: usize>(
+        self,
+        isa: I,
+        weights: &[&[f32]; Q],
+        (from, to): (usize, usize),
+        d: usize,
+        acc: &mut [[I::Lanes; D]; Q],
+    ) -> usize {
+        let mut first = from;
+        if I::BY_FOUR
+            && self.dim.is_multiple_of(LANES)
+            && let Some(acc) = acc.as_flattened_mut().as_mut_array()
+        {
+            let all = E::vectors(self.values);
+            let (row, skip) = (self.dim / LANES, d / LANES);
+            while let Some(weights) = whole(weights.map(|w| w.get(first..to).unwrap_or(&[])))
+                && let Some(rows) = all.get(first.saturating_mul(row).saturating_add(skip)..)
+                && let (Some(a), Some(b)) = (rows.first(), rows.get(row))
+                && let (Some(c), Some(d)) = (rows.get(2 * row), rows.get(3 * row))
+            {
+                E::add_four(isa, [a, b, c, d], weights, acc);
+                first += 4;
+            }
         }
+        first
     }
-    weights
 }
 
 /// A position: one step of each chain.

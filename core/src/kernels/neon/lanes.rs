@@ -3,7 +3,37 @@
 use crate::kernels::isa::{LANES, Lanes};
 use crate::kernels::q8::Interleaved;
 use core::arch::aarch64::*;
+use core::arch::asm;
 use core::ops::{Add, Mul};
+
+/// 16 halves at `$at`, in v0 to v3 as floats, times element `$t` of each x.
+macro_rules! add_products {
+    ($at:literal $t:literal) => {
+        concat!(
+            "ldp q1, q3, [", $at, "]\n",
+            "fcvtl v0.4s, v1.4h\n",
+            "fcvtl2 v1.4s, v1.8h\n",
+            "fcvtl v2.4s, v3.4h\n",
+            "fcvtl2 v3.4s, v3.8h\n",
+            add_products!(@ $t "{xa:v}": "{a0:v}" "{a1:v}" "{a2:v}" "{a3:v}"),
+            add_products!(@ $t "{xb:v}": "{b0:v}" "{b1:v}" "{b2:v}" "{b3:v}"),
+            add_products!(@ $t "{xc:v}": "{c0:v}" "{c1:v}" "{c2:v}" "{c3:v}"),
+            add_products!(@ $t "{xd:v}": "{d0:v}" "{d1:v}" "{d2:v}" "{d3:v}"),
+        )
+    };
+    (@ $t:literal $x:literal: $s0:literal $s1:literal $s2:literal $s3:literal) => {
+        concat!(
+            "fmul v4.4s, v0.4s, ", $x, ".s[", $t, "]\n",
+            "fmul v5.4s, v1.4s, ", $x, ".s[", $t, "]\n",
+            "fmul v6.4s, v2.4s, ", $x, ".s[", $t, "]\n",
+            "fmul v7.4s, v3.4s, ", $x, ".s[", $t, "]\n",
+            "fadd ", $s0, ".4s, ", $s0, ".4s, v4.4s\n",
+            "fadd ", $s1, ".4s, ", $s1, ".4s, v5.4s\n",
+            "fadd ", $s2, ".4s, ", $s2, ".4s, v6.4s\n",
+            "fadd ", $s3, ".4s, ", $s3, ".4s, v7.4s\n",
+        )
+    };
+}
 
 /// 16 floats. Only a backend makes one, so the CPU has NEON.
 #[derive(Clone, Copy)]
@@ -33,6 +63,42 @@ impl F32x16 {
             let (low, high) = (vld1q_u8(x.as_ptr()), vld1q_u8(x.as_ptr().add(16)));
             let ([a, b], [c, d]) = (widen(low), widen(high));
             Self([a, b, c, d])
+        }
+    }
+
+    /// [`Isa::add_four_f16`](crate::kernels::isa::Isa::add_four_f16) for four sums: the compiler would load each x by itself.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(super) fn add_four_f16<B: Interleaved>(
+        _: B,
+        vectors: [&[u8; 2 * LANES]; 4],
+        x: &[&[f32; 4]; 4],
+        sums: &mut [Self; 4],
+    ) {
+        let [Self(a), Self(b), Self(c), Self(d)] = sums;
+        // SAFETY: cpu: the backend. bounds: 16 bytes of each x and 32 of each vector. align: LDR Q and LDP Q of any address.
+        //   It writes no memory and no flags; the equivalent is `float::add_four`.
+        unsafe {
+            asm!(
+                "ldr {xa:q}, [{pa}]",
+                "ldr {xb:q}, [{pb}]",
+                "ldr {xc:q}, [{pc}]",
+                "ldr {xd:q}, [{pd}]",
+                add_products!("{v0}" "0"),
+                add_products!("{v1}" "1"),
+                add_products!("{v2}" "2"),
+                add_products!("{v3}" "3"),
+                pa = in(reg) x[0], pb = in(reg) x[1], pc = in(reg) x[2], pd = in(reg) x[3],
+                v0 = in(reg) vectors[0], v1 = in(reg) vectors[1], v2 = in(reg) vectors[2], v3 = in(reg) vectors[3],
+                xa = out(vreg) _, xb = out(vreg) _, xc = out(vreg) _, xd = out(vreg) _,
+                a0 = inout(vreg) a[0], a1 = inout(vreg) a[1], a2 = inout(vreg) a[2], a3 = inout(vreg) a[3],
+                b0 = inout(vreg) b[0], b1 = inout(vreg) b[1], b2 = inout(vreg) b[2], b3 = inout(vreg) b[3],
+                c0 = inout(vreg) c[0], c1 = inout(vreg) c[1], c2 = inout(vreg) c[2], c3 = inout(vreg) c[3],
+                d0 = inout(vreg) d[0], d1 = inout(vreg) d[1], d2 = inout(vreg) d[2], d3 = inout(vreg) d[3],
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+                out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                options(readonly, nostack, preserves_flags),
+            );
         }
     }
 

@@ -15,9 +15,10 @@ mod q8;
 mod smull;
 
 use crate::blob::Tensor;
+use crate::kernels::float::{F16, add_four};
 use crate::kernels::isa::{Isa, LANES};
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Interleaved, Q8Tile, gemv_q8};
+use crate::kernels::q8::{Interleaved, gemv_q8};
 use crate::kernels::token::token;
 use lanes::F32x16;
 
@@ -37,8 +38,7 @@ token! {
 impl<B: Interleaved> Isa for B {
     type Lanes = F32x16;
 
-    const RANGES: usize = 1;
-    const BY_ELEMENT: bool = true;
+    const BY_FOUR: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
@@ -56,6 +56,19 @@ impl<B: Interleaved> Isa for B {
     }
 
     #[inline(always)]
+    fn add_four_f16<const C: usize>(
+        self,
+        vectors: [&[u8; 2 * LANES]; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [F32x16; C],
+    ) {
+        match sums.as_mut_array().zip(x.as_array()) {
+            Some((sums, x)) => F32x16::add_four_f16(self, vectors, x, sums),
+            None => add_four::<_, F16, C>(self, vectors, x, sums),
+        }
+    }
+
+    #[inline(always)]
     fn load_i8(self, x: &[u8; LANES]) -> F32x16 {
         F32x16::load_i8(self, x)
     }
@@ -63,23 +76,12 @@ impl<B: Interleaved> Isa for B {
     #[inline(always)]
     fn q8(
         self,
-        tile: &Q8Tile<'_>,
+        w: &Tensor<'_>,
+        tiles: (usize, usize),
         columns: &[PanelColumn<'_>],
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        gemv_q8(self, tile, columns, lane, acc);
-    }
-
-    #[inline(always)]
-    fn q8_range(
-        self,
-        w: &Tensor<'_>,
-        rows: (usize, usize),
-        column: &PanelColumn<'_>,
-        _ahead: usize,
-        out: &mut [[f32; LANES]],
-    ) -> bool {
-        q8::range_q8(self, w, rows, column, out)
+        gemv_q8(self, w, tiles, columns, lane, acc);
     }
 }

@@ -1,11 +1,8 @@
 //! `q8` rows: what the backends share is all but the integer dots of a group.
 
 use super::lanes::widen;
-use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
-use crate::kernels::layout::{Dtype, Layout};
-use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Interleaved, Q8Block};
+use crate::kernels::q8::Q8Block;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -40,41 +37,6 @@ pub(super) trait Dots {
         q: &mut [*const i8; C],
         steps: usize,
     ) -> [int32x4_t; C];
-}
-
-/// Rows of many tiles of `r16k4` times one column: what is the same for all tiles is checked once.
-#[inline(always)]
-#[allow(unsafe_code)]
-pub(super) fn range_q8<B: Interleaved>(
-    backend: B,
-    w: &Tensor<'_>,
-    (first, rows): (usize, usize),
-    column: &PanelColumn<'_>,
-    out: &mut [[f32; LANES]],
-) -> bool {
-    if !matches!((w.dtype, w.layout), (Dtype::Q8, Layout::R16K4)) || !first.is_multiple_of(LANES) {
-        return false;
-    }
-    let (tile, count) = (first / LANES, rows.div_ceil(LANES).min(out.len()));
-    let last = tile.saturating_add(count.saturating_sub(1));
-    let (Some(tile), Some(_)) = (w.q8_tile(tile), w.tile(last)) else {
-        return false;
-    };
-    let Some(mut block) = Q8Block::new(&tile, core::array::from_ref(column)) else {
-        return false;
-    };
-    // Pointers that may walk over all tiles.
-    let (bytes, scale_bytes) = (w.tile_bytes(), tile.scales.len());
-    block.scales = w.data.as_ptr().wrapping_add(first / LANES * bytes);
-    block.vectors = block.scales.wrapping_add(scale_bytes);
-    for out in out.iter_mut().take(count) {
-        // SAFETY: the first tile and the column are sound by `Q8Block::new`; the next ones, `bytes` apart, have the same
-        //   shape, and the last one is there.
-        unsafe { backend.r16k4(&block, core::array::from_mut(out)) };
-        block.scales = block.scales.wrapping_add(bytes);
-        block.vectors = block.vectors.wrapping_add(bytes);
-    }
-    true
 }
 
 /// The next 64 bytes of a stream of weights; those [`AHEAD`] are asked for, unless the columns are many.
@@ -124,6 +86,7 @@ unsafe fn scaled(acc: float32x4_t, d: int32x4_t, sw: float32x4_t, sx: f32) -> fl
 #[allow(unsafe_code)]
 unsafe fn add_group<D: Dots, const C: usize>(
     block: &Q8Block<'_, C>,
+    pow: Option<f32>,
     (g, steps): (usize, usize),
     (w, scales): (&mut *const u8, &mut *const u8),
     q: &mut [*const i8; C],
@@ -137,7 +100,8 @@ unsafe fn add_group<D: Dots, const C: usize>(
         let [c, d] = widen(vld1q_u8(scales.add(16)));
         *scales = scales.add(32);
         for ((sums, dots), sx) in sums.iter_mut().zip(dots).zip(&block.sx) {
-            let sx = *sx.add(g) * block.pow;
+            let sx = *sx.add(g);
+            let sx = pow.map_or(sx, |pow| sx * pow);
             for ((sum, d), sw) in sums.iter_mut().zip(dots).zip([a, b, c, d]) {
                 *sum = scaled(*sum, d, sw, sx);
             }
@@ -160,20 +124,20 @@ pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
     // SAFETY: cpu: the caller.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; C];
     let (mut g, mut steps) = (0, block.steps);
-    if (C == 1 || C == 4) && block.group_steps == USUAL {
-        // What depends on the length of a group is known.
+    if (C == 1 || C == 4) && block.group_steps == USUAL && block.pow == 1.0 {
+        // What depends on the length of a group is known, and nothing is to be multiplied by 1.
         while steps >= USUAL {
             let at = (&mut w, &mut scales);
             // SAFETY: the caller. bounds: so many steps are left.
-            unsafe { add_group::<D, C>(block, (g, USUAL), at, &mut q, &mut sums) };
+            unsafe { add_group::<D, C>(block, None, (g, USUAL), at, &mut q, &mut sums) };
             (g, steps) = (g + 1, steps - USUAL);
         }
     }
     while steps > 0 {
         let count = steps.min(block.group_steps);
-        let at = (&mut w, &mut scales);
+        let (at, pow) = ((&mut w, &mut scales), Some(block.pow));
         // SAFETY: the caller. bounds: so many steps are left, and all groups have `block.steps`.
-        unsafe { add_group::<D, C>(block, (g, count), at, &mut q, &mut sums) };
+        unsafe { add_group::<D, C>(block, pow, (g, count), at, &mut q, &mut sums) };
         (g, steps) = (g + 1, steps - count);
     }
     for (acc, sums) in acc.iter_mut().zip(sums) {

@@ -4,11 +4,11 @@
 
 pub(crate) mod q8;
 
+use crate::blob::Tensor;
 use crate::kernels::Task;
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::Q8Tile;
 use crate::math;
 use core::ops::{Add, Mul};
 
@@ -107,12 +107,13 @@ impl Isa for Scalar {
     #[inline(always)]
     fn q8(
         self,
-        tile: &Q8Tile<'_>,
+        w: &Tensor<'_>,
+        tiles: (usize, usize),
         columns: &[PanelColumn<'_>],
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        q8::gemv_q8_scalar(tile, columns, lane, acc);
+        q8::gemv_q8_scalar(w, tiles, columns, lane, acc);
     }
 }
 
@@ -141,12 +142,13 @@ macro_rules! scalar_lanes {
 
         fn q8(
             self,
-            tile: &$crate::kernels::q8::Q8Tile<'_>,
+            w: &$crate::blob::Tensor<'_>,
+            tiles: (usize, usize),
             columns: &[PanelColumn<'_>],
             lane: usize,
             acc: &mut [[f32; LANES]],
         ) {
-            $crate::kernels::scalar::q8::gemv_q8_scalar(tile, columns, lane, acc);
+            $crate::kernels::scalar::q8::gemv_q8_scalar(w, tiles, columns, lane, acc);
         }
     };
 }

@@ -1,5 +1,6 @@
 //! `q8` rows: exact integer dots per group, three rounded f32 operations each.
 
+use crate::blob::Tensor;
 use crate::kernels::SMALL;
 use crate::kernels::isa::{BLOCK, LANES};
 use crate::kernels::layout::{K_STEP, Layout, q8_weight};
@@ -8,9 +9,24 @@ use crate::kernels::q8::Q8Tile;
 use crate::math;
 use crate::pairs::pairs;
 
-/// `gemv_q8_scalar`: a tile times up to 8 columns, as [`Isa::q8`](crate::kernels::isa::Isa::q8) says.
+/// `gemv_q8_scalar`: tiles times up to 8 columns, as [`Isa::q8`](crate::kernels::isa::Isa::q8) says.
 #[inline(always)]
 pub(crate) fn gemv_q8_scalar(
+    w: &Tensor<'_>,
+    (first, count): (usize, usize),
+    columns: &[PanelColumn<'_>],
+    lane: usize,
+    acc: &mut [[f32; LANES]],
+) {
+    for (i, acc) in acc.chunks_mut(columns.len().max(1)).take(count).enumerate() {
+        if let Some(tile) = w.q8_tile(first + i) {
+            tile_times(&tile, columns, lane, acc);
+        }
+    }
+}
+
+#[inline(always)]
+fn tile_times(
     tile: &Q8Tile<'_>,
     columns: &[PanelColumn<'_>],
     lane: usize,

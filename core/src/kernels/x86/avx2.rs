@@ -2,9 +2,10 @@
 
 use super::arch::*;
 use super::{AHEAD, prefetch};
+use crate::blob::Tensor;
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Q8Tile, gemv_q8};
+use crate::kernels::q8::gemv_q8;
 use crate::kernels::token::token;
 use core::ops::{Add, Mul};
 
@@ -119,11 +120,12 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn q8(
         self,
-        tile: &Q8Tile<'_>,
+        w: &Tensor<'_>,
+        tiles: (usize, usize),
         columns: &[PanelColumn<'_>],
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        gemv_q8(self, tile, columns, lane, acc);
+        gemv_q8(self, w, tiles, columns, lane, acc);
     }
 }

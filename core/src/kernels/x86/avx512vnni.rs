@@ -5,7 +5,7 @@ use super::{AHEAD, avx512vnni_q8, prefetch};
 use crate::blob::Tensor;
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::q8::{Q8Tile, gemv_q8};
+use crate::kernels::q8::gemv_q8;
 use crate::kernels::token::token;
 use core::ops::{Add, Mul};
 
@@ -107,12 +107,13 @@ impl Isa for Avx512Vnni {
     #[inline(always)]
     fn q8(
         self,
-        tile: &Q8Tile<'_>,
+        w: &Tensor<'_>,
+        tiles: (usize, usize),
         columns: &[PanelColumn<'_>],
         lane: usize,
         acc: &mut [[f32; LANES]],
     ) {
-        gemv_q8(self, tile, columns, lane, acc);
+        gemv_q8(self, w, tiles, columns, lane, acc);
     }
 
     #[inline(always)]
