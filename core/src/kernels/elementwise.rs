@@ -14,12 +14,9 @@ pub(crate) fn column(
     columns: usize,
     column: usize,
 ) -> impl Iterator<Item = &[f32; LANES]> + Clone {
-    outputs
-        .as_chunks::<LANES>()
-        .0
-        .iter()
-        .skip(column)
-        .step_by(columns.max(1))
+    let vectors = outputs.as_chunks::<LANES>().0;
+    let own = vectors.get(column..).unwrap_or(&[]);
+    own.iter().step_by(columns.max(1))
 }
 
 /// The first `len` rows of a [`column`]: whole vectors, and what is left.

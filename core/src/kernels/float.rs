@@ -21,6 +21,8 @@ pub(crate) trait Vectors: Element {
     type Vector;
     /// The whole vectors of `b`.
     fn vectors(b: &[u8]) -> &[Self::Vector];
+    /// Whether a backend may have [`add_four`](Vectors::add_four) of its own.
+    const BY_FOUR: bool = false;
     /// Their values.
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes;
     /// `sums[c] = sums[c] + x[c][t] * vectors[t]`, for t from 0 to 3.
@@ -56,6 +58,7 @@ pub(crate) fn add_four<I: Isa, E: Vectors, const C: usize>(
 
 impl Vectors for F16 {
     type Vector = [u8; 2 * LANES];
+    const BY_FOUR: bool = true;
     #[inline(always)]
     fn vectors(b: &[u8]) -> &[Self::Vector] {
         b.as_chunks().0
@@ -131,10 +134,19 @@ impl Element for F32 {
     #[inline(always)]
     fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes {
         let mut lanes = [0.0; LANES];
-        for (lane, b) in lanes.iter_mut().zip(b.as_chunks::<4>().0) {
-            *lane = f32::from_le_bytes(*b);
+        // Whole vectors by a length that is known: the other loop may be a call of memcpy.
+        match b.first_chunk::<{ 4 * LANES }>() {
+            Some(b) => read_all(b.as_chunks().0, &mut lanes),
+            None => read_all(b.as_chunks().0, &mut lanes),
         }
         isa.load(&lanes)
+    }
+}
+
+#[inline(always)]
+fn read_all(from: &[[u8; 4]], to: &mut [f32; LANES]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_le_bytes(*from);
     }
 }
 
@@ -174,6 +186,8 @@ pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, c
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
+        && E::BY_FOUR
+        && C == 4
         && let Some(tiles) = whole::<_, T, L>(tiles)
         && let [tile] = tiles.as_slice()
         && let Some(sums) = sums.as_flattened_mut().as_mut_array()

@@ -146,6 +146,7 @@ impl<'a> Mixing<'a> {
     ) -> usize {
         let mut first = from;
         if I::BY_FOUR
+            && E::BY_FOUR
             && self.dim.is_multiple_of(LANES)
             && let Some(acc) = acc.as_flattened_mut().as_mut_array()
         {
