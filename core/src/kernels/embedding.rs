@@ -15,7 +15,7 @@ use crate::session::cost::Cost;
 pub(crate) fn table_row<'a>(
     t: &Tensor<'_>,
     row: usize,
-    out: impl Iterator<Item = &'a mut f32>,
+    out: &mut dyn Iterator<Item = &'a mut f32>,
 ) -> Result<(), Error> {
     let lanes = t.lanes.max(1);
     let (tile, lane) = (row / lanes, row % lanes);
@@ -32,10 +32,10 @@ pub(crate) fn table_row<'a>(
 }
 
 /// As many numbers of a lane as the tile has.
-fn q8_row<'a>(tile: &Q8Tile<'_>, lane: usize, out: &mut impl Iterator<Item = &'a mut f32>) {
+fn q8_row<'a>(tile: &Q8Tile<'_>, lane: usize, out: &mut dyn Iterator<Item = &'a mut f32>) {
     let (lanes, step) = (tile.layout.tile_rows(), tile.layout.k_step().max(1));
     let vector = lanes.saturating_mul(step).max(1);
-    let group = (tile.group / step).max(1).saturating_mul(vector);
+    let group = (tile.group / step).saturating_mul(vector).max(vector);
     let scales = tile.scales.as_chunks::<2>().0.iter().skip(lane);
     let scales = scales.step_by(lanes.max(1));
     for (scale, vectors) in scales.zip(tile.vectors.chunks(group)) {
@@ -53,7 +53,7 @@ fn float_row<'a, E: Element>(
     t: &Tensor<'_>,
     tile: usize,
     lane: usize,
-    out: &mut impl Iterator<Item = &'a mut f32>,
+    out: &mut dyn Iterator<Item = &'a mut f32>,
 ) {
     let numbers = t.tile(tile).unwrap_or(&[]).chunks_exact(E::BYTES);
     let numbers = numbers.skip(lane).step_by(t.lanes.max(1));
@@ -83,8 +83,8 @@ pub(crate) fn ranks(
         for (c, h) in gates.iter().enumerate() {
             let row = token(c).filter(|_| *h != 0.0);
             if let Some(row) = row {
-                let slots = rows.iter_mut().skip(c).step_by(n).flatten();
-                table_row(&lora.a, row, slots)?;
+                let mut slots = rows.iter_mut().skip(c).step_by(n).flatten();
+                table_row(&lora.a, row, &mut slots)?;
                 taking += 1;
             }
             let slots = rows.iter_mut().skip(c).step_by(n).flatten();

@@ -163,7 +163,7 @@ fn gemv_units<I: Isa>(
     }
     let together = w.dtype == Dtype::Q8 && w.lanes == UNIT && meanwhile.is_none() && !SMALL;
     let units = if together { acc.len() / n } else { 1 };
-    for (i, acc) in acc.chunks_mut(n.saturating_mul(units)).enumerate() {
+    for (i, acc) in acc.chunks_mut(n.saturating_mul(units).max(1)).enumerate() {
         let rows = ((unit + i).saturating_mul(UNIT), units.saturating_mul(UNIT));
         if let Some(meanwhile) = &meanwhile {
             meanwhile(i);
@@ -280,11 +280,11 @@ impl<'a> LinearJob<'a> {
             if let Some(term) = &self.term {
                 lora::prefetch(isa, term, (number, unit), most.min(after));
             }
-            for out in now.chunks_mut(n.saturating_mul(sharing)) {
+            for out in now.chunks_mut(n.saturating_mul(sharing).max(1)) {
                 for start in (0..n).step_by(BLOCK) {
                     let columns = start..n.min(start + BLOCK);
                     block.take(&self.input, part.weight.dtype, columns);
-                    for (i, out) in out.chunks_mut(n.saturating_mul(most)).enumerate() {
+                    for (i, out) in out.chunks_mut(n.saturating_mul(most).max(1)).enumerate() {
                         let at = (unit + i * most, start);
                         self.part_units(isa, (number, part), at, &block, &mut acc, (n, out));
                     }
@@ -328,7 +328,7 @@ impl<'a> LinearJob<'a> {
             let next = part.weight.tiles_from(end.saturating_mul(UNIT));
             let next = next.get(I::AHEAD..).unwrap_or(&[]);
             let at_once = (BLOCK / columns).max(1);
-            for (i, acc) in acc.chunks_mut(at_once * columns).enumerate() {
+            for (i, acc) in acc.chunks_mut((at_once * columns).max(1)).enumerate() {
                 let unit = unit + i * at_once;
                 add_deltas(
                     isa,

@@ -65,7 +65,7 @@ impl<'m> Machine<'m> {
         let table = self.model.embed().ok_or(Error::Corrupt)?;
         let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
         for (c, column) in columns.iter().enumerate() {
-            let slots = column_mut(state.residual, n, c).flatten();
+            let mut slots = column_mut(state.residual, n, c).flatten();
             let row = column.input as usize;
             if column.has(Column::EMBEDDING) {
                 let at = row.saturating_mul(hidden);
@@ -75,7 +75,7 @@ impl<'m> Machine<'m> {
                     .ok_or(Error::Corrupt)?;
                 slots.zip(from).for_each(|(x, v)| *x = *v);
             } else {
-                embedding::table_row(&table, row, slots)?;
+                embedding::table_row(&table, row, &mut slots)?;
                 counters.weight_bytes += table.row_bytes() as u64;
             }
         }

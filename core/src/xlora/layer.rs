@@ -453,8 +453,8 @@ impl XLoraLayer for XLoraEmbeddingLayer<'_> {
         for (b, (x, y)) in pairs(x.chunks(BLOCK), outputs).enumerate() {
             let n = x.len();
             for (c, token) in x.iter().enumerate() {
-                let slots = column_mut(block_out, n, c).flatten();
-                embedding::table_row(&self.weight, *token as usize, slots)?;
+                let mut slots = column_mut(block_out, n, c).flatten();
+                embedding::table_row(&self.weight, *token as usize, &mut slots)?;
             }
             let (count, _) =
                 parts.choose(self.adapters, self.number, scalings, config, (b * BLOCK, n))?;
