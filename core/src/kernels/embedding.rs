@@ -12,10 +12,10 @@ use crate::math::{self, flush};
 use crate::session::cost::Cost;
 
 /// Writes row `row` of a table: f32(q) * sw, or the float itself.
-pub(crate) fn table_row<'a>(
+pub(crate) fn table_row(
     t: &Tensor<'_>,
     row: usize,
-    out: &mut dyn Iterator<Item = &'a mut f32>,
+    out: &mut dyn Iterator<Item = &mut f32>,
 ) -> Result<(), Error> {
     let lanes = t.lanes.max(1);
     let (tile, lane) = (row / lanes, row % lanes);
@@ -32,7 +32,7 @@ pub(crate) fn table_row<'a>(
 }
 
 /// As many numbers of a lane as the tile has.
-fn q8_row<'a>(tile: &Q8Tile<'_>, lane: usize, out: &mut dyn Iterator<Item = &'a mut f32>) {
+fn q8_row(tile: &Q8Tile<'_>, lane: usize, out: &mut dyn Iterator<Item = &mut f32>) {
     let (lanes, step) = (tile.layout.tile_rows(), tile.layout.k_step().max(1));
     let vector = lanes.saturating_mul(step).max(1);
     let group = (tile.group / step).saturating_mul(vector).max(vector);
@@ -49,11 +49,11 @@ fn q8_row<'a>(tile: &Q8Tile<'_>, lane: usize, out: &mut dyn Iterator<Item = &'a 
     }
 }
 
-fn float_row<'a, E: Element>(
+fn float_row<E: Element>(
     t: &Tensor<'_>,
     tile: usize,
     lane: usize,
-    out: &mut dyn Iterator<Item = &'a mut f32>,
+    out: &mut dyn Iterator<Item = &mut f32>,
 ) {
     let numbers = t.tile(tile).unwrap_or(&[]).chunks_exact(E::BYTES);
     let numbers = numbers.skip(lane).step_by(t.lanes.max(1));
