@@ -136,7 +136,8 @@ impl<B: Interleaved> Q8Kernel for R16K4<B> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, _: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: `take` comes here with blocks of `LAYOUT` only, and `Q8Block::new` makes sound ones.
+        // SAFETY: `take` comes here with blocks of `LAYOUT` only; `Q8Block::new` makes sound ones, and it moves them on to tiles
+        //   that are there.
         unsafe { self.0.r16k4(block, acc) }
     }
 }
@@ -151,7 +152,8 @@ impl<B: Interleaved> Q8Kernel for R4K4<B> {
     #[inline(always)]
     #[allow(unsafe_code)]
     fn run<const C: usize>(self, block: &Q8Block<'_, C>, lane: usize, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: `take` comes here with blocks of `LAYOUT` only, and `Q8Block::new` makes sound ones.
+        // SAFETY: `take` comes here with blocks of `LAYOUT` only; `Q8Block::new` makes sound ones, and it moves them on to tiles
+        //   that are there.
         let sums = unsafe { self.0.r4k4(block) };
         for (acc, sums) in acc.iter_mut().zip(sums) {
             let rows = acc.iter_mut().skip(lane);
