@@ -76,7 +76,7 @@ unsafe fn scaled(acc: float32x4_t, d: int32x4_t, sw: float32x4_t, sx: f32) -> fl
     unsafe { vaddq_f32(acc, vmulq_f32(vcvtq_f32_s32(d), vmulq_n_f32(sw, sx))) }
 }
 
-/// Adds group `g`, of `steps` steps, to the sums of 16 rows of each column; `w`, `scales` and `q` move on.
+/// Adds group `g`, of `steps` steps, to the sums of 16 rows of each column; `w`, `scales` and `q` move on. No `pow` is 1.
 ///
 /// # Safety
 ///
@@ -109,6 +109,30 @@ unsafe fn add_group<D: Dots, const C: usize>(
     }
 }
 
+/// Adds the groups of [`USUAL`] steps, as long as there are any: what depends on their length is known. Returns how many groups
+/// that is.
+///
+/// # Safety
+///
+/// As of [`add_group`], for each of them.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn add_usual<D: Dots, const C: usize>(
+    block: &Q8Block<'_, C>,
+    pow: Option<f32>,
+    (w, scales): (&mut *const u8, &mut *const u8),
+    q: &mut [*const i8; C],
+    sums: &mut [[float32x4_t; 4]; C],
+) -> usize {
+    let (mut g, mut steps) = (0, block.steps);
+    while steps >= USUAL {
+        // SAFETY: the caller. bounds: so many steps are left.
+        unsafe { add_group::<D, C>(block, pow, (g, USUAL), (w, scales), q, sums) };
+        (g, steps) = (g + 1, steps - USUAL);
+    }
+    g
+}
+
 /// 16 rows of each column.
 ///
 /// # Safety
@@ -123,16 +147,18 @@ pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
     let (mut scales, mut w, mut q) = (block.scales, block.vectors, block.q);
     // SAFETY: cpu: the caller.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; C];
-    let (mut g, mut steps) = (0, block.steps);
-    if (C == 1 || C == 4) && block.group_steps == USUAL && block.pow == 1.0 {
-        // What depends on the length of a group is known, and nothing is to be multiplied by 1.
-        while steps >= USUAL {
-            let at = (&mut w, &mut scales);
-            // SAFETY: the caller. bounds: so many steps are left.
-            unsafe { add_group::<D, C>(block, None, (g, USUAL), at, &mut q, &mut sums) };
-            (g, steps) = (g + 1, steps - USUAL);
-        }
+    let mut g = 0;
+    if (C == 1 || C == 4) && block.group_steps == USUAL {
+        let at = (&mut w, &mut scales);
+        // SAFETY: the caller.
+        g = unsafe {
+            match block.pow {
+                1.0 => add_usual::<D, C>(block, None, at, &mut q, &mut sums),
+                pow => add_usual::<D, C>(block, Some(pow), at, &mut q, &mut sums),
+            }
+        };
     }
+    let mut steps = block.steps - g * USUAL;
     while steps > 0 {
         let count = steps.min(block.group_steps);
         let (at, pow) = ((&mut w, &mut scales), Some(block.pow));
