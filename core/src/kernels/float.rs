@@ -1,7 +1,7 @@
 //! `f16` and `f32` rows: one chain of multiply and add per row, k ascending.
 
 use crate::blob::Tensor;
-use crate::kernels::isa::{BLOCK, Isa, LANES, Lanes};
+use crate::kernels::isa::{BLOCK, Isa, LANES, LINE, Lanes};
 use crate::kernels::{A_UNIT, CHAINS, SMALL};
 use crate::math;
 
@@ -176,10 +176,17 @@ pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Opti
 }
 
 /// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
-/// once, and an x spread once.
+/// once, and an x spread once. Of each line of a tile, the one `AHEAD` bytes behind it is asked for, if that is not 0.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, const L: usize>(
+pub(crate) fn add_products<
+    I: Isa,
+    E: Vectors,
+    const C: usize,
+    const T: usize,
+    const L: usize,
+    const AHEAD: usize,
+>(
     isa: I,
     tiles: [&[E::Vector]; T],
     x: [&[f32; L]; C],
@@ -205,6 +212,9 @@ pub(crate) fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize, c
         for (lanes, tile) in vectors.iter_mut().zip(tiles) {
             let Some(vector) = tile.get(k) else { return };
             *lanes = E::load(isa, vector);
+            if AHEAD > 0 && k.is_multiple_of(LINE / size_of::<E::Vector>().clamp(1, LINE)) {
+                isa.prefetch(vector, AHEAD);
+            }
         }
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = isa.splat(x.get(k).copied().unwrap_or(0.0));

@@ -427,11 +427,11 @@ impl BRows<'_> {
         {
             let step = step.map(|s: &[_; A_UNIT]| s.as_slice());
             isa.prefetch_lines(next.next().unwrap_or(&[]), 0);
-            add_products::<I, E, C, U, A_UNIT>(isa, step, of(u).each_ref(), &mut sums);
+            add_products::<I, E, C, U, A_UNIT, 0>(isa, step, of(u).each_ref(), &mut sums);
             tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
         }
         for u in rows {
-            add_products::<I, E, C, U, A_UNIT>(isa, tiles, of(u).each_ref(), &mut sums);
+            add_products::<I, E, C, U, A_UNIT, 0>(isa, tiles, of(u).each_ref(), &mut sums);
             tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
         }
         for (i, d) in d.chunks_mut(self.n.max(1)).enumerate() {

@@ -154,10 +154,10 @@ impl<'a> Mixing<'a> {
             let (row, skip) = (self.dim / LANES, d / LANES);
             while let Some(weights) = whole(weights.map(|w| w.get(first..to).unwrap_or(&[])))
                 && let Some(rows) = all.get(first.saturating_mul(row).saturating_add(skip)..)
-                && let (Some(a), Some(b)) = (rows.first(), rows.get(row))
-                && let (Some(c), Some(d)) = (rows.get(2 * row), rows.get(3 * row))
+                && let (Some(v0), Some(v1)) = (rows.first(), rows.get(row))
+                && let (Some(v2), Some(v3)) = (rows.get(2 * row), rows.get(3 * row))
             {
-                E::add_four(isa, [a, b, c, d], weights, acc);
+                E::add_four(isa, [v0, v1, v2, v3], weights, acc);
                 first += 4;
             }
         }
