@@ -83,8 +83,8 @@ fn operation(w: &Tensor<'_>) -> Operation {
     }
 }
 
-/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4. Of
-/// `q8` tiles of 16 rows there may be several units: `acc` is `[unit][column]`. `ahead` is that of [`Isa::q8_range`].
+/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4.
+/// `ahead` is that of [`Isa::q8_range`].
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn gemv<I: Isa>(
@@ -108,9 +108,8 @@ pub(crate) fn gemv<I: Isa>(
                 return;
             }
             let lanes = w.lanes.clamp(1, UNIT);
-            for lane in (0..rows.min(UNIT)).step_by(lanes) {
-                let tiles = ((first + lane) / lanes, (rows / UNIT).max(1));
-                isa.q8(w, tiles, block.panels(), lane, acc);
+            for lane in (0..rows).step_by(lanes) {
+                isa.q8(w, ((first + lane) / lanes, 1), block.panels(), lane, acc);
             }
         }
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
@@ -137,8 +136,8 @@ fn part_of_a_tile<I: Isa>(
     }
 }
 
-/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for. `meanwhile`, if any, is called for
-/// each of them, from 0 on.
+/// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for: in one call where there is a
+/// kernel for that. `meanwhile`, if any, is called for each of them, from 0 on.
 #[inline(always)]
 fn gemv_units<I: Isa>(
     isa: I,
@@ -149,26 +148,36 @@ fn gemv_units<I: Isa>(
     acc: &mut [[f32; LANES]],
 ) {
     let n = block.len.max(1);
+    let units = acc.len() / n;
     let done = match w.dtype {
-        Dtype::Q8 => block.len <= I::RANGES && ranges(isa, w, unit, block, acc),
+        Dtype::Q8 if block.len <= I::RANGES => ranges(isa, w, unit, block, acc),
+        Dtype::Q8 if w.lanes == UNIT && meanwhile.is_none() && !SMALL => {
+            isa.q8(w, (unit, units), block.panels(), 0, acc);
+            true
+        }
+        Dtype::Q8 => false,
         Dtype::F16 => one_column::<I, F16>(isa, w, unit, block.floats(), acc),
         Dtype::F32 => one_column::<I, F32>(isa, w, unit, block.floats(), acc),
     };
     if done {
         ran(operation(w));
-        meanwhile
-            .into_iter()
-            .for_each(|f| (0..acc.len() / n).for_each(f));
+        if let Some(meanwhile) = meanwhile {
+            (0..units).for_each(meanwhile);
+        }
         return;
     }
-    let together = w.dtype == Dtype::Q8 && w.lanes == UNIT && meanwhile.is_none() && !SMALL;
-    let units = if together { acc.len() / n } else { 1 };
-    for (i, acc) in acc.chunks_mut(n.saturating_mul(units).max(1)).enumerate() {
-        let rows = ((unit + i).saturating_mul(UNIT), units.saturating_mul(UNIT));
+    for (i, acc) in acc.chunks_mut(n).enumerate() {
         if let Some(meanwhile) = &meanwhile {
             meanwhile(i);
         }
-        gemv(isa, w, rows, block, 0, acc);
+        gemv(
+            isa,
+            w,
+            ((unit + i).saturating_mul(UNIT), UNIT),
+            block,
+            0,
+            acc,
+        );
     }
 }
 
