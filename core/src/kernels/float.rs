@@ -21,34 +21,25 @@ pub(crate) trait Vectors: Element {
     type Vector;
     /// The whole vectors of `b`.
     fn vectors(b: &[u8]) -> &[Self::Vector];
-    /// Whether a backend may have [`add_four`](Vectors::add_four) of its own.
-    const BY_FOUR: bool = false;
+    /// The same vectors, where they are of halves.
+    #[inline(always)]
+    fn halves(_: &[Self::Vector]) -> Option<&[[u8; 2 * LANES]]> {
+        None
+    }
     /// Their values.
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes;
-    /// `sums[c] = sums[c] + x[c][t] * vectors[t]`, for t from 0 to 3.
-    #[inline(always)]
-    fn add_four<I: Isa, const C: usize>(
-        isa: I,
-        vectors: [&Self::Vector; 4],
-        x: [&[f32; 4]; C],
-        sums: &mut [I::Lanes; C],
-    ) where
-        Self: Sized,
-    {
-        add_four::<I, Self, C>(isa, vectors, x, sums);
-    }
 }
 
-/// [`Vectors::add_four`], product by product.
+/// [`Isa::add_four_f16`], product by product.
 #[inline(always)]
-pub(crate) fn add_four<I: Isa, E: Vectors, const C: usize>(
+pub(crate) fn add_four_f16<I: Isa, const C: usize>(
     isa: I,
-    vectors: [&E::Vector; 4],
+    vectors: [&[u8; 2 * LANES]; 4],
     x: [&[f32; 4]; C],
     sums: &mut [I::Lanes; C],
 ) {
     for (t, vector) in vectors.into_iter().enumerate() {
-        let vector = E::load(isa, vector);
+        let vector = isa.load_f16(vector);
         for (sum, x) in sums.iter_mut().zip(x) {
             let x = x.get(t).copied().unwrap_or(0.0);
             *sum = *sum + isa.splat(x) * vector;
@@ -58,7 +49,6 @@ pub(crate) fn add_four<I: Isa, E: Vectors, const C: usize>(
 
 impl Vectors for F16 {
     type Vector = [u8; 2 * LANES];
-    const BY_FOUR: bool = true;
     #[inline(always)]
     fn vectors(b: &[u8]) -> &[Self::Vector] {
         b.as_chunks().0
@@ -68,13 +58,8 @@ impl Vectors for F16 {
         isa.load_f16(vector)
     }
     #[inline(always)]
-    fn add_four<I: Isa, const C: usize>(
-        isa: I,
-        vectors: [&Self::Vector; 4],
-        x: [&[f32; 4]; C],
-        sums: &mut [I::Lanes; C],
-    ) {
-        isa.add_four_f16(vectors, x, sums);
+    fn halves(vectors: &[Self::Vector]) -> Option<&[[u8; 2 * LANES]]> {
+        Some(vectors)
     }
 }
 
@@ -193,16 +178,16 @@ pub(crate) fn add_products<
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
-        && E::BY_FOUR
         && C == 4
         && let Some(tiles) = whole::<_, T, L>(tiles)
         && let [tile] = tiles.as_slice()
+        && let Some(tile) = E::halves(tile.as_slice())
         && let Some(sums) = sums.as_flattened_mut().as_mut_array()
     {
         for (k, vectors) in tile.as_chunks().0.iter().enumerate() {
             let x = x.map(|x| x.get(4 * k..).unwrap_or(&[]));
             if let Some(x) = whole(x) {
-                E::add_four(isa, vectors.each_ref(), x, sums);
+                isa.add_four_f16(vectors.each_ref(), x, sums);
             }
         }
         return;

@@ -9,7 +9,7 @@
 //! make one. A [`Lanes`] is made by an `Isa` only, so it carries the proof on.
 
 use crate::blob::Tensor;
-use crate::kernels::float::{F16, add_four};
+use crate::kernels::float::add_four_f16;
 use crate::kernels::panel::PanelColumn;
 use core::ops::{Add, Mul};
 
@@ -87,7 +87,7 @@ pub(crate) trait Isa: Copy {
         x: [&[f32; 4]; C],
         sums: &mut [Self::Lanes; C],
     ) {
-        add_four::<Self, F16, C>(self, vectors, x, sums);
+        add_four_f16(self, vectors, x, sums);
     }
 
     /// int8, exact.

@@ -15,7 +15,7 @@ mod q8;
 mod smull;
 
 use crate::blob::Tensor;
-use crate::kernels::float::{F16, add_four};
+use crate::kernels::float::add_four_f16;
 use crate::kernels::isa::{Isa, LANES};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Interleaved, gemv_q8};
@@ -64,7 +64,7 @@ impl<B: Interleaved> Isa for B {
     ) {
         match sums.as_mut_array().zip(x.as_array()) {
             Some((sums, x)) => F32x16::add_four_f16(self, vectors, x, sums),
-            None => add_four::<_, F16, C>(self, vectors, x, sums),
+            None => add_four_f16(self, vectors, x, sums),
         }
     }
 
