@@ -170,14 +170,8 @@ fn gemv_units<I: Isa>(
         if let Some(meanwhile) = &meanwhile {
             meanwhile(i);
         }
-        gemv(
-            isa,
-            w,
-            ((unit + i).saturating_mul(UNIT), UNIT),
-            block,
-            0,
-            acc,
-        );
+        let first = (unit + i).saturating_mul(UNIT);
+        gemv(isa, w, (first, UNIT), block, 0, acc);
     }
 }
 

@@ -74,7 +74,7 @@ impl<'a, const C: usize> Q8Block<'a, C> {
 
     /// The block with the tile that lies `bytes` behind its own. It is sound where a tile of the same shape lies there.
     #[inline(always)]
-    fn advance(&mut self, bytes: usize) {
+    fn move_by(&mut self, bytes: usize) {
         self.scales = self.scales.wrapping_add(bytes);
         self.vectors = self.vectors.wrapping_add(bytes);
     }
@@ -210,7 +210,7 @@ fn take<K: Q8Kernel, const C: usize>(
             if let Some(acc) = acc.first_chunk_mut::<C>() {
                 kernel.run(&block, lane, acc);
             }
-            block.advance(w.tile_bytes());
+            block.move_by(w.tile_bytes());
         }
     }
     C

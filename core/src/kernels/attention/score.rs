@@ -7,7 +7,7 @@ use crate::kernels::float::{Vectors, add_products, whole};
 use crate::kernels::isa::{Isa, Lanes};
 
 /// How far ahead of the keys to prefetch, in bytes: as far as four tiles of 128 dimensions reach. At 8192 bytes, in bursts,
-/// 4,000 positions took 6 % more time a token.
+/// 4,000 positions took 6 % more time a token (`cargo xtask peers long`).
 const AHEAD: usize = 16384;
 
 /// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.

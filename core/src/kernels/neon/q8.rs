@@ -109,8 +109,7 @@ unsafe fn add_group<D: Dots, const C: usize>(
     }
 }
 
-/// Adds the groups of [`USUAL`] steps, as long as there are any: what depends on their length is known. Returns how many groups
-/// that is.
+/// Adds all whole groups of [`USUAL`] steps: what depends on their length is known. Returns how many they are.
 ///
 /// # Safety
 ///
@@ -124,13 +123,12 @@ unsafe fn add_usual<D: Dots, const C: usize>(
     q: &mut [*const i8; C],
     sums: &mut [[float32x4_t; 4]; C],
 ) -> usize {
-    let (mut g, mut steps) = (0, block.steps);
-    while steps >= USUAL {
-        // SAFETY: the caller. bounds: so many steps are left.
+    let groups = block.steps / USUAL;
+    for g in 0..groups {
+        // SAFETY: the caller. bounds: the block has so many steps.
         unsafe { add_group::<D, C>(block, pow, (g, USUAL), (w, scales), q, sums) };
-        (g, steps) = (g + 1, steps - USUAL);
     }
-    g
+    groups
 }
 
 /// 16 rows of each column.
