@@ -21,25 +21,30 @@ pub(crate) trait Vectors: Element {
     type Vector;
     /// The whole vectors of `b`.
     fn vectors(b: &[u8]) -> &[Self::Vector];
-    /// The same vectors, where they are of halves.
-    #[inline(always)]
-    fn halves(_: &[Self::Vector]) -> Option<&[[u8; 2 * LANES]]> {
-        None
-    }
-    /// Their values.
+    /// The values of one.
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes;
+    /// `sums[c] = sums[c] + x[c][t] * vectors[t]`, for t from 0 to 3.
+    #[inline(always)]
+    fn add_four<I: Isa, const C: usize>(
+        isa: I,
+        vectors: [&Self::Vector; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [I::Lanes; C],
+    ) {
+        add_four::<I, Self, C>(isa, vectors, x, sums);
+    }
 }
 
-/// [`Isa::add_four_f16`], product by product.
+/// [`Vectors::add_four`], product by product.
 #[inline(always)]
-pub(crate) fn add_four_f16<I: Isa, const C: usize>(
+pub(crate) fn add_four<I: Isa, E: Vectors + ?Sized, const C: usize>(
     isa: I,
-    vectors: [&[u8; 2 * LANES]; 4],
+    vectors: [&E::Vector; 4],
     x: [&[f32; 4]; C],
     sums: &mut [I::Lanes; C],
 ) {
     for (t, vector) in vectors.into_iter().enumerate() {
-        let vector = isa.load_f16(vector);
+        let vector = E::load(isa, vector);
         for (sum, x) in sums.iter_mut().zip(x) {
             let x = x.get(t).copied().unwrap_or(0.0);
             *sum = *sum + isa.splat(x) * vector;
@@ -58,8 +63,13 @@ impl Vectors for F16 {
         isa.load_f16(vector)
     }
     #[inline(always)]
-    fn halves(vectors: &[Self::Vector]) -> Option<&[[u8; 2 * LANES]]> {
-        Some(vectors)
+    fn add_four<I: Isa, const C: usize>(
+        isa: I,
+        vectors: [&Self::Vector; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [I::Lanes; C],
+    ) {
+        isa.add_four_f16(vectors, x, sums);
     }
 }
 
@@ -84,6 +94,15 @@ impl Vectors for I8 {
     #[inline(always)]
     fn load<I: Isa>(isa: I, vector: &Self::Vector) -> I::Lanes {
         isa.load_i8(vector)
+    }
+    #[inline(always)]
+    fn add_four<I: Isa, const C: usize>(
+        isa: I,
+        vectors: [&Self::Vector; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [I::Lanes; C],
+    ) {
+        isa.add_four_i8(vectors, x, sums);
     }
 }
 
@@ -178,16 +197,14 @@ pub(crate) fn add_products<
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
-        && C == 4
         && let Some(tiles) = whole::<_, T, L>(tiles)
         && let [tile] = tiles.as_slice()
-        && let Some(tile) = E::halves(tile.as_slice())
         && let Some(sums) = sums.as_flattened_mut().as_mut_array()
     {
         for (k, vectors) in tile.as_chunks().0.iter().enumerate() {
             let x = x.map(|x| x.get(4 * k..).unwrap_or(&[]));
             if let Some(x) = whole(x) {
-                isa.add_four_f16(vectors.each_ref(), x, sums);
+                E::add_four(isa, vectors.each_ref(), x, sums);
             }
         }
         return;

@@ -9,7 +9,7 @@
 //! make one. A [`Lanes`] is made by an `Isa` only, so it carries the proof on.
 
 use crate::blob::Tensor;
-use crate::kernels::float::add_four_f16;
+use crate::kernels::float::{F16, I8, add_four};
 use crate::kernels::panel::PanelColumn;
 use core::ops::{Add, Mul};
 
@@ -50,8 +50,8 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
-    /// Whether [`add_four_f16`](Isa::add_four_f16) is better than products one by one: where a product takes a factor from an
-    /// element of a register.
+    /// Whether four products at once ([`add_four_f16`](Isa::add_four_f16), [`add_four_i8`](Isa::add_four_i8)) are better than one by
+    /// one: where a product takes a factor from an element of a register.
     const BY_FOUR: bool = false;
 
     /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes. 0: [`prefetch`](Isa::prefetch) does
@@ -87,11 +87,21 @@ pub(crate) trait Isa: Copy {
         x: [&[f32; 4]; C],
         sums: &mut [Self::Lanes; C],
     ) {
-        add_four_f16(self, vectors, x, sums);
+        add_four::<Self, F16, C>(self, vectors, x, sums);
     }
 
     /// int8, exact.
     fn load_i8(self, x: &[u8; LANES]) -> Self::Lanes;
+    /// [`add_four_f16`](Isa::add_four_f16) of int8.
+    #[inline(always)]
+    fn add_four_i8<const C: usize>(
+        self,
+        vectors: [&[u8; LANES]; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [Self::Lanes; C],
+    ) {
+        add_four::<Self, I8, C>(self, vectors, x, sums);
+    }
 
     /// Rows `lane..lane + R` of `acc` `[tile][column]` = the `R` rows of each of the tiles `first, count` of `w` times each of the
     /// columns, at most 8.

@@ -12,7 +12,7 @@ use crate::kernels::linear::{Block, gemv};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
 use crate::kernels::{A_UNIT, BLOCK, CHAINS, HELD_PANELS, Kernels, SMALL, UNIT};
-use crate::math::flush;
+use crate::math::pow2;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An expert that at least one column selected at one site of an operation.
@@ -221,6 +221,7 @@ impl LoraAJob<'_> {
             None => self.next,
         };
         let ahead = distance(lora.a.data, ahead);
+        let scales = scales(isa, &lora.b, first);
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
         loop {
@@ -231,15 +232,26 @@ impl LoraAJob<'_> {
             }
             let mut acc: Acc = [[0.0; LANES]; BLOCK];
             gemv(isa, &lora.a, (first, rows), block, ahead, &mut acc);
-            for (column, acc) in block.columns().iter().zip(&acc) {
-                let h = gates.get(*column).copied().unwrap_or(0.0);
-                let out = out.iter_mut().skip(*column).step_by(n).flatten();
-                let rank = lora.b.rank.saturating_sub(first);
-                for (j, (out, a)) in out.zip(acc).enumerate().take(rank) {
-                    *out = flush(flush(*a) * h) * lora.b.scale(first + j);
-                }
+            for (column, a) in block.columns().iter().zip(&acc) {
+                let h = isa.splat(gates.get(*column).copied().unwrap_or(0.0));
+                let u = ((isa.load(a).flush() * h).flush() * scales).array();
+                let out = out.iter_mut().skip(*column).step_by(n);
+                out.zip(u.as_chunks().0).for_each(|(out, u)| *out = *u);
             }
         }
+    }
+}
+
+/// The scales of 16 columns of B from `first` on; those beyond the last one are not its own.
+#[inline(always)]
+fn scales<I: Isa>(isa: I, b: &BPanel<'_>, first: usize) -> I::Lanes {
+    match b.dtype {
+        // Tiles follow the scales, so that there are 16 halves.
+        Dtype::Q8 => {
+            let halves = b.data.get(first.saturating_mul(F16::BYTES)..);
+            F16::lanes(isa, halves.unwrap_or(&[])) * isa.splat(pow2(b.scale_exp))
+        }
+        Dtype::F16 | Dtype::F32 => isa.splat(1.0),
     }
 }
 
@@ -365,6 +377,7 @@ impl BRows<'_> {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
+                [c] if I::BY_FOUR => self.by_four::<I, E>(isa, *c, d),
                 [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
                 _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
                 [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),
@@ -383,13 +396,17 @@ impl BRows<'_> {
         d: &mut [[f32; LANES]],
     ) -> usize {
         if let Some(columns) = columns.first_chunk::<C>() {
-            for (i, d) in d.chunks_mut((U * self.n).max(1)).enumerate() {
-                let unit = self.unit + i * U;
-                if d.len() == U * self.n {
-                    self.grid::<I, E, U, C>(isa, unit, columns, d);
+            let (n, rank) = (self.n.max(1), self.b.rank.max(1));
+            let tiles = self.b.tiles(self.unit, d.len() / n);
+            let tiles = E::vectors(tiles.unwrap_or(&[])).chunks(U * rank);
+            let mut next = self.next.chunks(self.asked(U).max(1));
+            for (d, tiles) in d.chunks_mut(U * n).zip(tiles) {
+                let next = next.next().unwrap_or(&[]);
+                if d.len() == U * n {
+                    self.grid::<I, E, U, C>(isa, tiles, columns, next, d);
                 } else {
-                    for (i, d) in d.chunks_mut(self.n.max(1)).enumerate() {
-                        self.grid::<I, E, 1, C>(isa, unit + i, columns, d);
+                    for (d, tile) in d.chunks_mut(n).zip(tiles.chunks(rank)) {
+                        self.grid::<I, E, 1, C>(isa, tile, columns, &[], d);
                     }
                 }
             }
@@ -397,19 +414,41 @@ impl BRows<'_> {
         C
     }
 
-    /// `U` units times `C` columns.
+    /// All units of column `c`, one by one: where a vector takes four registers, it has chains enough.
+    #[inline(always)]
+    fn by_four<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
+        let n = self.n.max(1);
+        let tiles = E::vectors(self.b.tiles(self.unit, d.len() / n).unwrap_or(&[]));
+        let tiles = tiles.chunks_exact(self.b.rank.max(1));
+        let u = self.u.get(c..).unwrap_or(&[]);
+        for (tile, d) in tiles.zip(d.iter_mut().skip(c).step_by(n)) {
+            let mut sum = [isa.load(d)];
+            let mut u = u.iter().step_by(self.stride.max(1));
+            let (steps, rest) = tile.as_chunks::<A_UNIT>();
+            for (step, u) in steps.iter().zip(&mut u) {
+                E::add_four(isa, step.each_ref(), [u], &mut sum);
+            }
+            for (vector, u) in rest.iter().zip(u.next().unwrap_or(&[0.0; A_UNIT])) {
+                sum = sum.map(|sum| sum + isa.splat(*u) * E::load(isa, vector));
+            }
+            *d = sum.map(Lanes::array)[0];
+        }
+        1
+    }
+
+    /// `U` units times `C` columns. Meanwhile it asks for `next`.
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
     fn grid<I: Isa, E: Vectors, const U: usize, const C: usize>(
         &self,
         isa: I,
-        unit: usize,
+        vectors: &[E::Vector],
         columns: &[usize; C],
+        next: &[u8],
         d: &mut [[f32; LANES]],
     ) {
         let mut sums = self.sums::<I, U, C>(isa, columns, d);
         let mut tiles: [&[E::Vector]; U] = [&[]; U];
-        let vectors = E::vectors(self.b.tiles(unit, U).unwrap_or(&[]));
         for (to, tile) in tiles.iter_mut().zip(vectors.chunks(self.b.rank.max(1))) {
             *to = tile;
         }
@@ -418,8 +457,7 @@ impl BRows<'_> {
             .u
             .chunks(self.stride.max(1))
             .take(self.b.rank.div_ceil(A_UNIT));
-        let next = self.next.get(self.asked(unit - self.unit)..);
-        let mut next = next.unwrap_or(&[]).chunks(U * ASKED);
+        let mut next = next.chunks(U * ASKED);
         // The compiler knows the length of a whole step. Firmware has no flash for a second loop.
         while !SMALL
             && let Some(step) = whole(tiles)

@@ -147,16 +147,15 @@ impl<'a> Mixing<'a> {
         let mut first = from;
         if I::BY_FOUR
             && self.dim.is_multiple_of(LANES)
-            && let Some(all) = E::halves(E::vectors(self.values))
             && let Some(acc) = acc.as_flattened_mut().as_mut_array()
         {
-            let (row, skip) = (self.dim / LANES, d / LANES);
+            let (all, row, skip) = (E::vectors(self.values), self.dim / LANES, d / LANES);
             while let Some(weights) = whole(weights.map(|w| w.get(first..to).unwrap_or(&[])))
                 && let Some(rows) = all.get(first.saturating_mul(row).saturating_add(skip)..)
                 && let (Some(v0), Some(v1)) = (rows.first(), rows.get(row))
                 && let (Some(v2), Some(v3)) = (rows.get(2 * row), rows.get(3 * row))
             {
-                isa.add_four_f16([v0, v1, v2, v3], weights, acc);
+                E::add_four(isa, [v0, v1, v2, v3], weights, acc);
                 first += 4;
             }
         }

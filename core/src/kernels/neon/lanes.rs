@@ -35,6 +35,32 @@ macro_rules! add_products {
     };
 }
 
+/// 16 bytes of `$w` as floats, in v0 to v3, times element `$t` of x.
+macro_rules! add_product_i8 {
+    ($w:literal $t:literal) => {
+        concat!(
+            add_product_i8!(@ $w "v0" "{i0:v}"),
+            add_product_i8!(@ $w "v1" "{i1:v}"),
+            add_product_i8!(@ $w "v2" "{i2:v}"),
+            add_product_i8!(@ $w "v3" "{i3:v}"),
+            "fmul v0.4s, v0.4s, {x:v}.s[", $t, "]\n",
+            "fmul v1.4s, v1.4s, {x:v}.s[", $t, "]\n",
+            "fmul v2.4s, v2.4s, {x:v}.s[", $t, "]\n",
+            "fmul v3.4s, v3.4s, {x:v}.s[", $t, "]\n",
+            "fadd {s0:v}.4s, {s0:v}.4s, v0.4s\n",
+            "fadd {s1:v}.4s, {s1:v}.4s, v1.4s\n",
+            "fadd {s2:v}.4s, {s2:v}.4s, v2.4s\n",
+            "fadd {s3:v}.4s, {s3:v}.4s, v3.4s\n",
+        )
+    };
+    (@ $w:literal $to:literal $tops:literal) => {
+        concat!(
+            "tbl ", $to, ".16b, {{", $w, ".16b}}, ", $tops, ".16b\n",
+            "scvtf ", $to, ".4s, ", $to, ".4s, #24\n",
+        )
+    };
+}
+
 /// 16 floats. Only a backend makes one, so the CPU has NEON.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16([float32x4_t; 4]);
@@ -117,7 +143,50 @@ impl F32x16 {
             ])
         }
     }
+
+    /// [`Isa::add_four_i8`](crate::kernels::isa::Isa::add_four_i8) for one sum. TBL puts each byte at the top of a lane, and the
+    /// conversion divides by 2^24: the compiler, which knows the indices, would take TBL apart.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(super) fn add_four_i8<B: Interleaved>(
+        _: B,
+        vectors: [&[u8; LANES]; 4],
+        x: &[f32; 4],
+        Self(sum): &mut Self,
+    ) {
+        // SAFETY: cpu: the backend. bounds: 16 bytes of x and of each vector. align: loads by bytes. The assembly touches no
+        //   memory and no flags; the equivalent is `float::add_four`.
+        unsafe {
+            let [w0, w1, w2, w3] = vectors.map(|w| vld1q_u8(w.as_ptr()));
+            asm!(
+                "ldp {i0:q}, {i1:q}, [{tops}]",
+                "ldp {i2:q}, {i3:q}, [{tops}, #32]",
+                add_product_i8!("{w0:v}" "0"),
+                add_product_i8!("{w1:v}" "1"),
+                add_product_i8!("{w2:v}" "2"),
+                add_product_i8!("{w3:v}" "3"),
+                x = in(vreg) vld1q_f32(x.as_ptr()),
+                w0 = in(vreg) w0, w1 = in(vreg) w1, w2 = in(vreg) w2, w3 = in(vreg) w3,
+                tops = in(reg) TOPS.as_ptr(),
+                i0 = out(vreg) _, i1 = out(vreg) _, i2 = out(vreg) _, i3 = out(vreg) _,
+                s0 = inout(vreg) sum[0], s1 = inout(vreg) sum[1], s2 = inout(vreg) sum[2], s3 = inout(vreg) sum[3],
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+    }
 }
+
+/// For TBL: four bytes each to the top of a lane of 32 bits, zeros below.
+static TOPS: [[u8; 16]; 4] = {
+    let mut tops = [[u8::MAX; 16]; 4];
+    let mut byte = 0;
+    while byte < LANES {
+        tops[byte / 4][byte % 4 * 4 + 3] = byte as u8;
+        byte += 1;
+    }
+    tops
+};
 
 /// Eight halves as floats.
 ///

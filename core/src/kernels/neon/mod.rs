@@ -15,7 +15,7 @@ mod q8;
 mod smull;
 
 use crate::blob::Tensor;
-use crate::kernels::float::add_four_f16;
+use crate::kernels::float::{F16, I8, add_four};
 use crate::kernels::isa::{Isa, LANES};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Interleaved, gemv_q8};
@@ -64,13 +64,26 @@ impl<B: Interleaved> Isa for B {
     ) {
         match sums.as_mut_array().zip(x.as_array()) {
             Some((sums, x)) => F32x16::add_four_f16(self, vectors, x, sums),
-            None => add_four_f16(self, vectors, x, sums),
+            None => add_four::<Self, F16, C>(self, vectors, x, sums),
         }
     }
 
     #[inline(always)]
     fn load_i8(self, x: &[u8; LANES]) -> F32x16 {
         F32x16::load_i8(self, x)
+    }
+
+    #[inline(always)]
+    fn add_four_i8<const C: usize>(
+        self,
+        vectors: [&[u8; LANES]; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [F32x16; C],
+    ) {
+        match (sums.as_mut_slice(), x.as_slice()) {
+            ([sum], [x]) => F32x16::add_four_i8(self, vectors, x, sum),
+            _ => add_four::<Self, I8, C>(self, vectors, x, sums),
+        }
     }
 
     #[inline(always)]

@@ -190,7 +190,10 @@ pub(super) unsafe fn rows_of_4<D: Dots, const C: usize>(block: &Q8Block<'_, C>) 
         // SAFETY: cpu: the caller. bounds: `count` sums to `block.steps` over the groups; `g < groups`, and a group has 4
         //   halves of scales and an sx per column. align: scales are loaded by bytes.
         unsafe {
-            let dots = D::r4::<C>(&mut w, &mut q, count);
+            let dots = match count {
+                USUAL => D::r4::<C>(&mut w, &mut q, USUAL),
+                _ => D::r4::<C>(&mut w, &mut q, count),
+            };
             let [sw, _] = widen(vcombine_u8(vld1_u8(scales), vdup_n_u8(0)));
             scales = scales.add(8);
             for ((sum, d), sx) in sums.iter_mut().zip(dots).zip(&block.sx) {
