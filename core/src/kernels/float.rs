@@ -197,6 +197,7 @@ pub(crate) fn add_products<
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
+        && C == 4
         && let Some(tiles) = whole::<_, T, L>(tiles)
         && let [tile] = tiles.as_slice()
         && let Some(sums) = sums.as_flattened_mut().as_mut_array()

@@ -221,7 +221,6 @@ impl LoraAJob<'_> {
             None => self.next,
         };
         let ahead = distance(lora.a.data, ahead);
-        let scales = scales(isa, &lora.b, first);
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
         loop {
@@ -232,27 +231,30 @@ impl LoraAJob<'_> {
             }
             let mut acc: Acc = [[0.0; LANES]; BLOCK];
             gemv(isa, &lora.a, (first, rows), block, ahead, &mut acc);
-            for (column, a) in block.columns().iter().zip(&acc) {
-                let h = isa.splat(gates.get(*column).copied().unwrap_or(0.0));
-                let u = ((isa.load(a).flush() * h).flush() * scales).array();
+            for (column, a) in block.columns().iter().zip(&mut acc) {
+                let h = gates.get(*column).copied().unwrap_or(0.0);
+                times_scales(isa, &lora.b, first, h, a);
                 let out = out.iter_mut().skip(*column).step_by(n);
-                out.zip(u.as_chunks().0).for_each(|(out, u)| *out = *u);
+                out.zip(a.as_chunks().0).for_each(|(out, u)| *out = *u);
             }
         }
     }
 }
 
-/// The scales of 16 columns of B from `first` on; those beyond the last one are not its own.
-#[inline(always)]
-fn scales<I: Isa>(isa: I, b: &BPanel<'_>, first: usize) -> I::Lanes {
-    match b.dtype {
+/// `a = flush(flush(a) * h)`, times B's scales of 16 columns from `first` on; those beyond the last one are not its own.
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
+fn times_scales<I: Isa>(isa: I, b: &BPanel<'_>, first: usize, h: f32, a: &mut [f32; LANES]) {
+    let u = (isa.load(a).flush() * isa.splat(h)).flush();
+    let scales = match b.dtype {
         // Tiles follow the scales, so that there are 16 halves.
         Dtype::Q8 => {
             let halves = b.data.get(first.saturating_mul(F16::BYTES)..);
             F16::lanes(isa, halves.unwrap_or(&[])) * isa.splat(pow2(b.scale_exp))
         }
         Dtype::F16 | Dtype::F32 => isa.splat(1.0),
-    }
+    };
+    *a = (u * scales).array();
 }
 
 /// Bytes from one slice to another, for prefetches; 0 if there is no other.
@@ -336,11 +338,10 @@ pub(crate) fn add_deltas<I: Isa>(
             Dtype::F32 => rows.add::<I, F32>(isa, columns, d),
         }
     }
-    for (acc, d) in acc.chunks_mut(n.max(1)).zip(d.chunks(n.max(1))) {
-        for (c, (acc, d)) in acc.iter_mut().zip(d).enumerate() {
-            if took & 1 << c != 0 {
-                *acc = (isa.load(acc) + isa.load(d)).array();
-            }
+    for c in (0..n).filter(|c| took & 1 << c != 0) {
+        let of_column = acc.iter_mut().skip(c).step_by(n.max(1));
+        for (acc, d) in of_column.zip(d.iter().skip(c).step_by(n.max(1))) {
+            *acc = (isa.load(acc) + isa.load(d)).array();
         }
     }
 }
@@ -402,7 +403,7 @@ impl BRows<'_> {
             let mut next = self.next.chunks(self.asked(U).max(1));
             for (d, tiles) in d.chunks_mut(U * n).zip(tiles) {
                 let next = next.next().unwrap_or(&[]);
-                if d.len() == U * n {
+                if U == 1 || d.len() == U * n {
                     self.grid::<I, E, U, C>(isa, tiles, columns, next, d);
                 } else {
                     for (d, tile) in d.chunks_mut(n).zip(tiles.chunks(rank)) {
@@ -417,13 +418,28 @@ impl BRows<'_> {
     /// All units of column `c`, one by one: where a vector takes four registers, it has chains enough.
     #[inline(always)]
     fn by_four<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
+        let u = self.u.get(c..).unwrap_or(&[]);
+        match self.stride {
+            0 | 1 => self.one_by_one::<I, E, _>(isa, u.iter(), c, d),
+            stride => self.one_by_one::<I, E, _>(isa, u.iter().step_by(stride), c, d),
+        }
+        1
+    }
+
+    /// [`BRows::by_four`] with the r-vector of the column.
+    #[inline(always)]
+    fn one_by_one<'u, I: Isa, E: Vectors, U: Iterator<Item = &'u [f32; A_UNIT]> + Clone>(
+        &self,
+        isa: I,
+        u: U,
+        c: usize,
+        d: &mut [[f32; LANES]],
+    ) {
         let n = self.n.max(1);
         let tiles = E::vectors(self.b.tiles(self.unit, d.len() / n).unwrap_or(&[]));
         let tiles = tiles.chunks_exact(self.b.rank.max(1));
-        let u = self.u.get(c..).unwrap_or(&[]);
         for (tile, d) in tiles.zip(d.iter_mut().skip(c).step_by(n)) {
-            let mut sum = [isa.load(d)];
-            let mut u = u.iter().step_by(self.stride.max(1));
+            let (mut sum, mut u) = ([isa.load(d)], u.clone());
             let (steps, rest) = tile.as_chunks::<A_UNIT>();
             for (step, u) in steps.iter().zip(&mut u) {
                 E::add_four(isa, step.each_ref(), [u], &mut sum);
@@ -433,7 +449,6 @@ impl BRows<'_> {
             }
             *d = sum.map(Lanes::array)[0];
         }
-        1
     }
 
     /// `U` units times `C` columns. Meanwhile it asks for `next`.
