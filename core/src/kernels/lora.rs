@@ -378,7 +378,7 @@ impl BRows<'_> {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
-                [c] if I::BY_FOUR => self.by_four::<I, E>(isa, *c, d),
+                [c] if I::BY_FOUR => self.column::<I, E>(isa, *c, d),
                 [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
                 _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
                 [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),
@@ -417,21 +417,21 @@ impl BRows<'_> {
 
     /// All units of column `c`, one by one: where a vector takes four registers, it has chains enough.
     #[inline(always)]
-    fn by_four<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
+    fn column<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
         let u = self.u.get(c..).unwrap_or(&[]);
         match self.stride {
-            0 | 1 => self.one_by_one::<I, E, _>(isa, u.iter(), c, d),
-            stride => self.one_by_one::<I, E, _>(isa, u.iter().step_by(stride), c, d),
+            0 | 1 => self.by_four::<I, E, _>(isa, u.iter(), c, d),
+            stride => self.by_four::<I, E, _>(isa, u.iter().step_by(stride), c, d),
         }
         1
     }
 
-    /// [`BRows::by_four`] with the r-vector of the column.
+    /// [`BRows::column`] by four products at once; `u` are the rows of the column's r-vector.
     #[inline(always)]
-    fn one_by_one<'u, I: Isa, E: Vectors, U: Iterator<Item = &'u [f32; A_UNIT]> + Clone>(
+    fn by_four<'u, I: Isa, E: Vectors, R: Iterator<Item = &'u [f32; A_UNIT]> + Clone>(
         &self,
         isa: I,
-        u: U,
+        u: R,
         c: usize,
         d: &mut [[f32; LANES]],
     ) {

@@ -75,7 +75,12 @@ pub struct Counted<'c> {
     pub program: &'c Path,
     /// The arguments.
     pub arguments: Vec<String>,
+    /// Commands before all others.
+    pub first: Vec<String>,
 }
+
+/// The first command of either side.
+pub const ONE_THREAD: &str = "threads 1";
 
 /// What a run said and took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +105,7 @@ impl Counted<'_> {
             plugin,
             program: &llama.program,
             arguments: vec!["run".into(), model, context.to_string()],
+            first: vec![ONE_THREAD.into()],
         }
     }
 
@@ -113,7 +119,7 @@ impl Counted<'_> {
         );
     }
 
-    /// Runs these commands.
+    /// Runs these commands after the first ones.
     pub fn run(&self, commands: &[String]) -> Result<Count> {
         let options = [PLUGIN.to_owned(), self.plugin.display().to_string()];
         let mut child = emulated(self.isa.name(), &options, self.program)
@@ -123,6 +129,7 @@ impl Counted<'_> {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| format!("qemu-aarch64: {e}\n  cargo xtask peers --install installs it"))?;
+        let commands = [&self.first, commands].concat();
         let mut input = child.stdin.take().ok_or("no standard input")?;
         input
             .write_all((commands.join("\n") + "\n").as_bytes())
@@ -153,13 +160,8 @@ impl Counted<'_> {
 
     /// Instructions of a token after `prompt`: those of 64 less those of 32, by 32. With the longer run's words.
     pub fn decode(&self, prompt: &[u32], tokens: &[u32; 64]) -> Result<(f64, Count)> {
-        let run = |tokens: &[u32]| {
-            self.run(&[
-                "threads 1".into(),
-                command("prompt", prompt),
-                command("tokens", tokens),
-            ])
-        };
+        let run =
+            |tokens: &[u32]| self.run(&[command("prompt", prompt), command("tokens", tokens)]);
         let (short, long) = (run(&tokens[..32])?, run(tokens)?);
         let each = (long.instructions - short.instructions) as f64 / 32.0;
         self.told("a token", each);
@@ -169,8 +171,8 @@ impl Counted<'_> {
     /// Instructions of a prompt: those of computing it twice less those of once.
     pub fn prompt(&self, prompt: &[u32]) -> Result<f64> {
         let command = command("prompt", prompt);
-        let once = self.run(&["threads 1".into(), command.clone()])?;
-        let twice = self.run(&["threads 1".into(), command.clone(), command])?;
+        let once = self.run(std::slice::from_ref(&command))?;
+        let twice = self.run(&[command.clone(), command])?;
         let all = (twice.instructions - once.instructions) as f64;
         self.told("a prompt", all);
         Ok(all)

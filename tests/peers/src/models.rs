@@ -56,25 +56,28 @@ pub fn q8_0(llama: &Llama) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Where [`base`] lies.
-pub fn base_path() -> PathBuf {
-    path("smollm2")
-}
+/// The name of [`base`].
+pub const BASE: &str = "smollm2";
+/// The name of [`xlora`].
+pub const XLORA: &str = "xlora-smol";
+/// The name of [`synthetic`].
+pub const SYNTHETIC: &str = "synthetic";
 
-fn path(name: &str) -> PathBuf {
+/// Where the packed model of a name lies.
+pub fn path(name: &str) -> PathBuf {
     target().join(format!("{name}.pleach"))
 }
 
 /// The base as `pleach pack` packs it.
 pub fn base() -> Result<ModelFile> {
-    packed("smollm2", &Storage::Q8.options(checkpoint()?, None))
+    packed(BASE, &Storage::Q8.options(checkpoint()?, None))
 }
 
 /// The base with the four trained experts and their classifier.
 pub fn xlora() -> Result<ModelFile> {
     let adapter = smol::folder().join("xlora");
     let options = Storage::Q8.options(checkpoint()?, Some(adapter));
-    packed("xlora-smol", &options)
+    packed(XLORA, &options)
 }
 
 /// SmolLM2's shapes with four experts of rank 16 at every site, top-2; weights at random.
@@ -101,7 +104,7 @@ pub fn synthetic() -> Result<ModelFile> {
         checkpoint.write(&folder);
     }
     let options = Storage::Q8.options(folder.join("base"), Some(folder.join("xlora")));
-    packed("synthetic", &options)
+    packed(SYNTHETIC, &options)
 }
 
 /// Packs anew each time: the file's layout may have changed since.

@@ -1,9 +1,10 @@
-//! pleach on the other end of a pipe, with the commands of `llama/peer.cpp`: what the emulator runs beside it.
+//! pleach on the other end of a pipe, with the commands of `llama/peer.cpp`, and `base` and `routed` (by the prompt's last
+//! token) for models with experts: what the emulator runs beside it.
 
 use peers::Result;
 use peers::ours::{Ours, executor, options};
 use peers::wire::command_of;
-use pleach::Model;
+use pleach::{Model, Routing};
 use pleach_linux::{Arena, ModelFile};
 use std::io::{Write, stdin, stdout};
 use std::path::Path;
@@ -34,6 +35,15 @@ fn run() -> Result<()> {
         let (name, tokens) = command_of(&line)?;
         let seconds = match name {
             "threads" if tokens == [1] => 0.0,
+            "base" | "routed" if tokens.is_empty() => {
+                let routing = match name {
+                    "base" => Routing::Base,
+                    _ => Routing::Prompt,
+                };
+                let set = ours.session.set_routing(routing);
+                set.map_err(|e| format!("{name}: {e}"))?;
+                0.0
+            }
             "prompt" => ours.prompt(&tokens, &mut one)?.seconds,
             "tokens" => ours.tokens(&tokens, &mut one)?.seconds,
             _ => return Err(format!("no such command: {line}")),

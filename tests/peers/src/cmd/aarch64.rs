@@ -1,11 +1,11 @@
-//! Instructions on aarch64, under qemu.
+//! Instructions on aarch64, under qemu: beside llama.cpp, and of tokens with experts beside the base's.
 
 use super::{english, model};
 use crate::How;
 use crate::report::{Report, grouped};
 use peers::Result;
 use peers::bars::instructions;
-use peers::count::{self, Counted};
+use peers::count::{self, Counted, ONE_THREAD};
 use peers::llama::{Isa, Llama};
 use peers::models;
 use serde_json::json;
@@ -18,14 +18,15 @@ const LONG_PROMPT: usize = 128;
 pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
     let (plugin, ours) = (count::plugin()?, count::pleach()?);
     let file = models::base()?;
-    let path = models::base_path();
     let model = model(&file)?;
+    models::xlora()?;
+    models::synthetic()?;
     let mut report = Report::counted(how);
     report.about(format!(
         "instructions, not cycles; 1 thread; a token: (those of 64 less those of 32) / 32, after {PROMPT} tokens; a prompt \
          of {LONG_PROMPT}: those of twice less those of once"
     ));
-    report.columns(&["cpu", "what", "pleach", "llama.cpp", "ratio"]);
+    report.columns(&["cpu", "what", "pleach", "beside", "ratio"]);
     for isa in [Isa::CortexA76, Isa::CortexA72] {
         let llama = Llama::build(isa)?;
         let gguf = models::q8_0(&llama)?;
@@ -33,20 +34,25 @@ pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
         let (prompt, tokens) = text.split_at(PROMPT);
         let tokens: &[u32; TOKENS] = tokens.try_into().map_err(|_| "too short a text")?;
         let long = english(&model, LONG_PROMPT)?;
-        let side = |context: usize| Counted {
+        let side = |model: &str, routing: &[&str], context: usize| Counted {
             isa,
             plugin: &plugin,
             program: &ours,
             arguments: [
                 "run",
-                &path.display().to_string(),
+                &models::path(model).display().to_string(),
                 &context.to_string(),
                 &how.chunk.to_string(),
             ]
             .map(String::from)
             .to_vec(),
+            first: [&[ONE_THREAD], routing]
+                .concat()
+                .iter()
+                .map(|c| String::from(*c))
+                .collect(),
         };
-        let mine = side(LONG_PROMPT);
+        let mine = side(models::BASE, &[], LONG_PROMPT);
         let theirs = Counted::llama(&llama, &plugin, &gguf, 512);
         let decode = (mine.decode(prompt, tokens)?, theirs.decode(prompt, tokens)?);
         let prompts = (mine.prompt(&long)?, theirs.prompt(&long)?);
@@ -72,7 +78,7 @@ pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
         ] {
             let cells = [
                 isa.name().to_owned(),
-                what.to_owned(),
+                format!("{what}, llama.cpp beside"),
                 grouped(ours as u64),
                 grouped(peer as u64),
             ];
@@ -87,13 +93,31 @@ pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
                 json!({ "pleach": ours, "llama": peer }),
             );
         }
+        for name in [models::XLORA, models::SYNTHETIC] {
+            let [base, routed] = ["base", "routed"].map(|routing| {
+                let side = side(name, &[routing], LONG_PROMPT);
+                side.decode(prompt, tokens).map(|(each, _)| each)
+            });
+            let (base, routed) = (base?, routed?);
+            report.row(&[
+                isa.name().to_owned(),
+                format!("a routed token of {name}, its base beside"),
+                grouped(routed as u64),
+                grouped(base as u64),
+                format!("{:.3}", routed / base),
+            ]);
+            report.data(
+                format!("{} {name}", isa.name()),
+                json!({ "routed": routed, "base": base }),
+            );
+        }
         if let Some(after) = after
             && isa == Isa::CortexA76
         {
             let text = english(&model, after + TOKENS)?;
             let (prompt, tokens) = text.split_at(after);
             let tokens = tokens.try_into().map_err(|_| "too short a text")?;
-            let (each, _) = side(text.len()).decode(prompt, tokens)?;
+            let (each, _) = side(models::BASE, &[], text.len()).decode(prompt, tokens)?;
             let what = format!("a token after {after}");
             report.row(&[isa.name().to_owned(), what.clone(), grouped(each as u64)]);
             report.data(format!("{} {what}", isa.name()), json!({ "pleach": each }));
