@@ -150,11 +150,11 @@ fn gemv_units<I: Isa>(
     let n = block.len.max(1);
     let units = acc.len() / n;
     let done = match w.dtype {
-        Dtype::Q8 if block.len <= I::RANGES => ranges(isa, w, unit, block, acc),
         Dtype::Q8 if w.lanes == UNIT && meanwhile.is_none() && !SMALL => {
             isa.q8(w, (unit, units), block.panels(), 0, acc);
             true
         }
+        Dtype::Q8 if block.len <= I::RANGES => ranges(isa, w, unit, block, acc),
         Dtype::Q8 => false,
         Dtype::F16 => one_column::<I, F16>(isa, w, unit, block.floats(), acc),
         Dtype::F32 => one_column::<I, F32>(isa, w, unit, block.floats(), acc),

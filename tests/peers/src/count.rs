@@ -113,9 +113,10 @@ impl Counted<'_> {
     fn told(&self, what: &str, instructions: f64) {
         let name = self.program.file_name().unwrap_or_default();
         eprintln!(
-            "{}: {}, {what}: {instructions:.0}",
+            "{}: {} ({}), {what}: {instructions:.0}",
             self.isa.name(),
-            name.display()
+            name.display(),
+            self.first.join(", ")
         );
     }
 
