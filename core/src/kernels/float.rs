@@ -16,7 +16,7 @@ pub(crate) trait Element {
 }
 
 /// A stored float by vectors: of the KV caches, or of B.
-pub(crate) trait Vectors: Element {
+pub(crate) trait Vectors: Element + Sized {
     /// 16 of them.
     type Vector;
     /// The whole vectors of `b`.
@@ -37,7 +37,7 @@ pub(crate) trait Vectors: Element {
 
 /// [`Vectors::add_four`], product by product.
 #[inline(always)]
-pub(crate) fn add_four<I: Isa, E: Vectors + ?Sized, const C: usize>(
+pub(crate) fn add_four<I: Isa, E: Vectors, const C: usize>(
     isa: I,
     vectors: [&E::Vector; 4],
     x: [&[f32; 4]; C],
