@@ -445,9 +445,12 @@ impl BRows<'_> {
                 E::add_four(isa, step.each_ref(), [u], &mut sum);
             }
             for (vector, u) in rest.iter().zip(u.next().unwrap_or(&[0.0; A_UNIT])) {
-                sum = sum.map(|sum| sum + isa.splat(*u) * E::load(isa, vector));
+                for sum in &mut sum {
+                    *sum = *sum + isa.splat(*u) * E::load(isa, vector);
+                }
             }
-            *d = sum.map(Lanes::array)[0];
+            let [sum] = sum;
+            *d = sum.array();
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let text = english(&trained, PROMPT + TOKENS)?;
     Ran::forget();
     let others = Others::since_now(&[]);
-    routed(how, kernels, &mut report, "xlora-smol", trained, &text)?;
+    routed(how, kernels, &mut report, models::XLORA, trained, &text)?;
     let synthetic = model(&synthetic)?;
     routed(
         how,
@@ -118,7 +118,7 @@ fn routed(
             format!("{:.3}", more.median()),
             format!("{more_bytes:.3}"),
         ]);
-        report.figure(match name == "xlora-smol" {
+        report.figure(match name == models::XLORA {
             true => Figure::new(
                 format!("{name}, {threads} threads, routed of the base's time"),
                 more.median(),
