@@ -36,7 +36,8 @@ pub(crate) trait Vectors: Element + Sized {
 }
 
 /// [`Vectors::add_four`], product by product.
-#[inline(always)]
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_four<I: Isa, E: Vectors, const C: usize>(
     isa: I,
     vectors: [&E::Vector; 4],
@@ -197,7 +198,8 @@ pub(crate) fn add_products<
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
-        && C == 4
+        && E::BYTES < F32::BYTES
+        && C == I::QUERIES
         && let Some(tiles) = whole::<_, T, L>(tiles)
         && let [tile] = tiles.as_slice()
         && let Some(sums) = sums.as_flattened_mut().as_mut_array()
@@ -302,7 +304,7 @@ pub(crate) fn gemv_float<I: Isa, E: Element>(
     if lanes == A_UNIT && !SMALL {
         rows_of::<E, A_UNIT>(w, first, rows, columns, acc);
     } else {
-        rows_of::<E, 1>(w, first, rows, columns, acc);
+        row_by_row::<I, E>(isa, w, first, rows, columns, acc);
     }
 }
 
@@ -354,6 +356,47 @@ fn tile_of_16<I: Isa, E: Element, const C: usize>(
         *acc = sum.array();
     }
     C
+}
+
+/// One row after the other: 16 values are converted, at once where they lie side by side, and added one by one.
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
+fn row_by_row<I: Isa, E: Element>(
+    isa: I,
+    w: &Tensor<'_>,
+    first: usize,
+    rows: usize,
+    columns: &[&[f32]],
+    acc: &mut [[f32; LANES]],
+) {
+    let lanes = w.lanes.max(1);
+    let (step, end) = (lanes.saturating_mul(E::BYTES).max(1), first + rows);
+    for row in first..end.min(w.rows) {
+        let skip = (row % lanes).saturating_mul(E::BYTES);
+        let Some(values) = w.tile(row / lanes).and_then(|tile| tile.get(skip..)) else {
+            return;
+        };
+        let mut sums = [0.0f32; BLOCK];
+        for (i, values) in values.chunks(step.saturating_mul(LANES)).enumerate() {
+            let mut w = [0.0; LANES];
+            if lanes == 1 && E::BYTES < 4 && values.len() == LANES * E::BYTES {
+                w = E::lanes(isa, values).array();
+            } else {
+                let values = values.chunks(step);
+                w.iter_mut().zip(values).for_each(|(w, b)| *w = E::read(b));
+            }
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                let x = column.get(i * LANES..).unwrap_or(&[]);
+                w.iter().zip(x).for_each(|(w, x)| *sum += w * x);
+            }
+        }
+        for (acc, sum) in acc.iter_mut().zip(sums).take(columns.len()) {
+            acc.iter_mut()
+                .skip(row - first)
+                .take(1)
+                .for_each(|v| *v = sum);
+        }
+    }
 }
 
 /// `R` rows at once, by floats.

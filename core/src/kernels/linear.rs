@@ -210,7 +210,12 @@ pub(crate) struct Part<'a> {
     pub(crate) bias: Option<&'a [u8]>,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// A matrix that is alone in its operation.
+    pub(crate) const fn of(weight: Tensor<'a>, bias: Option<&'a [u8]>) -> Option<Self> {
+        Some(Self { weight, bias })
+    }
+
     /// Units of 16 rows that the matrix takes.
     pub(crate) const fn units(&self) -> usize {
         self.weight.rows.div_ceil(UNIT)
@@ -225,12 +230,12 @@ impl Part<'_> {
     }
 }
 
-/// Rows of up to three matrices that read the same input: `flush((W x + bias) + d)`, written, or added to
+/// Rows of matrices that read the same input: `flush((W x + bias) + d)`, written, or added to
 /// what is there times a residual scale.
 #[derive(Clone, Copy)]
 pub(crate) struct LinearJob<'a> {
     pub(crate) kernels: Kernels,
-    pub(crate) parts: [Option<Part<'a>>; 3],
+    pub(crate) parts: &'a [Option<Part<'a>>],
     pub(crate) input: Input<'a>,
     /// No term: no expert takes part.
     pub(crate) term: Option<LoraTerm<'a>>,
@@ -241,15 +246,10 @@ pub(crate) struct LinearJob<'a> {
 
 impl<'a> LinearJob<'a> {
     /// One matrix that has no experts: the head, or a layer of the classifier.
-    pub(crate) fn plain(
-        kernels: Kernels,
-        weight: Tensor<'a>,
-        bias: Option<&'a [u8]>,
-        input: Input<'a>,
-    ) -> Self {
+    pub(crate) fn plain(kernels: Kernels, part: &'a Option<Part<'a>>, input: Input<'a>) -> Self {
         Self {
             kernels,
-            parts: [Some(Part { weight, bias }), None, None],
+            parts: slice::from_ref(part),
             input,
             term: None,
             u: &[],

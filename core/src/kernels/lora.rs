@@ -31,8 +31,8 @@ pub(crate) struct Choice {
 /// Where the panels of an expert come from.
 #[derive(Clone, Copy)]
 pub(crate) enum LoraSource<'a> {
-    /// A blob: one site per matrix of the operation.
-    Model(&'a Model<'a>, [Option<Site>; 3]),
+    /// A blob: the site of each matrix of the operation.
+    Model(&'a Model<'a>, &'a [Option<Site>]),
     /// Borrowed adapters by class index, of one matrix.
     Adapters(&'a [Option<Lora<'a>>]),
 }
@@ -378,7 +378,7 @@ impl BRows<'_> {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
-                [c] if I::BY_FOUR => self.column::<I, E>(isa, *c, d),
+                [c] if I::BY_FOUR && !SMALL => self.column::<I, E>(isa, *c, d),
                 [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
                 _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
                 [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),

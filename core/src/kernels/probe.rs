@@ -7,7 +7,7 @@ use crate::blob::{Lora, Tensor};
 use crate::kernels::elementwise::Quantise;
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{groups, round_up};
-use crate::kernels::linear::{Block, LinearJob, gemv};
+use crate::kernels::linear::{Block, LinearJob, Part, gemv};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn, panel_stride};
 use crate::kernels::scalar::Scalar;
@@ -170,7 +170,8 @@ impl Task for Rows<'_> {
 
 /// A linear layer without experts: rows, and the flush.
 pub fn linear(by: By, w: &Tensor<'_>, columns: &Columns<'_>, out: &mut [f32]) {
-    let job = LinearJob::plain(Kernels::of_build(), *w, None, columns.input());
+    let part = Part::of(*w, None);
+    let job = LinearJob::plain(Kernels::of_build(), &part, columns.input());
     let floats = columns.n.saturating_mul(LANES);
     by.run(Work::new(Job::Linear(&job), 0, out, floats, UNIT, 0));
 }

@@ -43,14 +43,17 @@ impl GateInputs<'_> {
         flush(if global { h * self.global } else { h })
     }
 
-    /// The experts that the columns selected at up to three sites; see [`choose`].
+    /// The experts that the columns selected at these sites; see [`choose`].
     pub(crate) fn choose(
         &self,
         model: &Model<'_>,
-        sites: [Option<Site>; 3],
+        sites: &[Option<Site>],
         choices: &mut [Choice],
         gates: &mut [f32],
     ) -> Result<(u32, u32), Error> {
+        if self.columns.iter().all(|c| c.gates() == Gates::Off) {
+            return Ok((0, 0));
+        }
         let source = LoraSource::Model(model, sites);
         let h = |part: usize, class: usize, column: usize, scale: f32| {
             let site = sites.get(part).copied().flatten();

@@ -81,7 +81,7 @@ impl<'m> Machine<'m> {
         }
         let mut macs = (hidden * n) as u64;
         if let Some(site) = self.model.embed_site().and_then(|s| self.model.site(s)) {
-            let sites = [Some(site), None, None];
+            let sites = &[Some(site)];
             let (count, _) = self.gate_inputs(columns, state.rows).choose(
                 self.model,
                 sites,

@@ -40,6 +40,22 @@ struct Rows {
     cost: u64,
 }
 
+/// What reads the same input: the matrices of a group, and their sites.
+struct Matrices<'m> {
+    parts: [Option<Part<'m>>; 3],
+    sites: [Option<Site>; 3],
+    /// Width of the input.
+    k: usize,
+}
+
+impl Matrices<'_> {
+    const NONE: Self = Self {
+        parts: [None; 3],
+        sites: [None; 3],
+        k: 0,
+    };
+}
+
 /// Place of a layer's keys and values in the arena's cache, for one pass.
 pub(crate) fn cache_ranges(
     model: &Model<'_>,
@@ -150,9 +166,15 @@ impl<'m> Machine<'m> {
         executor: &mut dyn Executor,
         left: u64,
     ) -> Result<u64, Error> {
-        if sweep.unit == 0 {
-            self.begin(op, state, sweep, counters)?;
+        let mut matrices = Matrices::NONE;
+        if let Op::LoraA { layer, group } | Op::Linear { layer, group } = op {
+            self.look_up(layer, group, &mut matrices)?;
         }
+        if sweep.unit == 0 {
+            self.begin(op, &matrices, state, sweep, counters)?;
+        }
+        let Matrices { parts, sites, k } = &matrices;
+        let k = *k;
         let n = sweep.active as usize;
         let inputs = (
             &*state.input,
@@ -161,8 +183,7 @@ impl<'m> Machine<'m> {
             &*state.panel_sums,
         );
         match op {
-            Op::LoraA { layer, group } => {
-                let (parts, sites, k) = self.group(layer, group)?;
+            Op::LoraA { .. } => {
                 let source = LoraSource::Model(self.model, sites);
                 let selected = chosen(state.choices, sweep.chosen)?;
                 let held = held(&source, selected);
@@ -186,8 +207,7 @@ impl<'m> Machine<'m> {
                 };
                 take(sweep, executor, left, Job::LoraA(&job), rows, state.ranks)
             }
-            Op::Linear { layer, group } => {
-                let (parts, sites, k) = self.group(layer, group)?;
+            Op::Linear { group, .. } => {
                 let residual = match group {
                     Group::Output | Group::Down => Some(self.model.config.residual_scale),
                     Group::Qkv | Group::GateUp => None,
@@ -258,7 +278,8 @@ impl<'m> Machine<'m> {
                     ),
                     _ => Input::floats_only(k, state.scores),
                 };
-                let job = LinearJob::plain(self.kernels, weight, Some(bias.data), input);
+                let part = Part::of(weight, Some(bias.data));
+                let job = LinearJob::plain(self.kernels, &part, input);
                 let rows = linear_rows(&job, k, picked);
                 take(sweep, executor, left, Job::Linear(&job), rows, state.output)
             }
@@ -273,7 +294,8 @@ impl<'m> Machine<'m> {
                     inputs,
                     state.picks.get(..picked),
                 );
-                let job = LinearJob::plain(self.kernels, weight, None, input);
+                let part = Part::of(weight, None);
+                let job = LinearJob::plain(self.kernels, &part, input);
                 let rows = linear_rows(&job, k, picked);
                 take(sweep, executor, left, Job::Linear(&job), rows, state.output)
             }
@@ -286,28 +308,26 @@ impl<'m> Machine<'m> {
     fn begin(
         &self,
         op: Op,
+        matrices: &Matrices<'_>,
         state: &mut State<'_>,
         sweep: &mut Sweep,
         counters: &mut Counters,
     ) -> Result<(), Error> {
         let n = sweep.active as usize;
         match op {
-            Op::LoraA { layer, group } => {
-                let (parts, sites, k) = self.group(layer, group)?;
+            Op::LoraA { .. } => {
                 let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
                 let (count, rows) = self.gate_inputs(columns, state.rows).choose(
                     self.model,
-                    sites,
+                    &matrices.sites,
                     state.choices,
                     state.gates,
                 )?;
                 sweep.chosen = count;
                 sweep.lora_rows = rows;
-                let source = LoraSource::Model(self.model, sites);
-                let mut quantised = parts
-                    .iter()
-                    .flatten()
-                    .any(|p| p.weight.dtype() == Dtype::Q8);
+                let source = LoraSource::Model(self.model, &matrices.sites);
+                let mut parts = matrices.parts.iter().flatten();
+                let mut quantised = parts.any(|p| p.weight.dtype() == Dtype::Q8);
                 let choices = chosen(state.choices, count)?;
                 for (choice, h) in choices.iter().zip(state.gates.chunks_exact(n.max(1))) {
                     let lora = source
@@ -318,12 +338,11 @@ impl<'m> Machine<'m> {
                     counters.add(Cost::lora(&lora).for_columns(taking));
                 }
                 if quantised {
-                    self.quantise(state, n, k, None)?;
+                    self.quantise(state, n, matrices.k, None)?;
                 }
             }
-            Op::Linear { layer, group } => {
-                let (parts, _, _) = self.group(layer, group)?;
-                for part in parts.iter().flatten() {
+            Op::Linear { .. } => {
+                for part in matrices.parts.iter().flatten() {
                     counters.add(Cost::matrix(&part.weight, part.bias).for_columns(n));
                 }
             }
@@ -389,20 +408,13 @@ impl<'m> Machine<'m> {
         }
     }
 
-    /// The matrices of a group, their sites, and the width of their input.
-    #[allow(clippy::type_complexity)]
-    fn group(
-        &self,
-        layer: u16,
-        group: Group,
-    ) -> Result<([Option<Part<'m>>; 3], [Option<Site>; 3], usize), Error> {
+    /// The matrices of a group. Not returned: they would be copied.
+    fn look_up(&self, layer: u16, group: Group, to: &mut Matrices<'m>) -> Result<(), Error> {
         let record = self.model.layer(layer as usize).ok_or(Error::Corrupt)?;
-        let mut parts = [None; 3];
-        let mut sites = [None; 3];
-        let mut k = 0;
-        for ((part, site), module) in parts.iter_mut().zip(sites.iter_mut()).zip(group.modules()) {
+        let slots = to.parts.iter_mut().zip(&mut to.sites);
+        for ((part, site), module) in slots.zip(group.modules()) {
             let weight = self.model.weight(&record, *module).ok_or(Error::Corrupt)?;
-            k = weight.cols();
+            to.k = weight.cols();
             *part = Some(Part {
                 weight,
                 bias: self.model.bias(&record, *module).map(|b| b.data),
@@ -412,7 +424,7 @@ impl<'m> Machine<'m> {
                 .layer_site(&record, *module)
                 .and_then(|s| self.model.site(s));
         }
-        Ok((parts, sites, k))
+        Ok(())
     }
 
     fn attention<'a>(

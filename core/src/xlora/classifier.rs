@@ -5,7 +5,7 @@ use crate::carve::{Carver, part_bytes};
 use crate::error::{Error, Pass};
 use crate::kernels::elementwise::column;
 use crate::kernels::layout::{Dtype, round_up};
-use crate::kernels::linear::LinearJob;
+use crate::kernels::linear::{LinearJob, Part};
 use crate::kernels::panel::Input;
 use crate::kernels::work::Job;
 use crate::kernels::{BLOCK, UNIT, Work};
@@ -182,7 +182,8 @@ impl<'b> XLoraClassifier<'b> {
             for layer in 0..self.depth() {
                 let (weight, bias) = self.layer(layer).ok_or(Error::Corrupt)?;
                 let input = Input::floats_only(weight.cols(), if layer == 0 { x } else { between });
-                let job = LinearJob::plain(cx.kernels, weight, Some(bias), input);
+                let part = Part::of(weight, Some(bias));
+                let job = LinearJob::plain(cx.kernels, &part, input);
                 let to = outputs
                     .get_mut(..job.units() * UNIT * n)
                     .ok_or(Error::Corrupt)?;

@@ -348,14 +348,7 @@ impl XLoraLayer for XLoraLinearLayer<'_> {
             cx.executor.run(work);
             let job = LinearJob {
                 kernels: cx.kernels,
-                parts: [
-                    Some(Part {
-                        weight: self.weight,
-                        bias: self.bias.map(|b| b.as_bytes()),
-                    }),
-                    None,
-                    None,
-                ],
+                parts: &[Part::of(self.weight, self.bias.map(|b| b.as_bytes()))],
                 input,
                 term: Some(term),
                 u: parts.ranks,

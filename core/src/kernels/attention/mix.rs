@@ -3,7 +3,7 @@
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, SEGMENT, Shape, Unit};
 use crate::kernels::elementwise::put;
-use crate::kernels::float::{Vectors, whole};
+use crate::kernels::float::{Element, F32, Vectors, whole};
 use crate::kernels::isa::{Isa, Lanes, Task};
 use crate::math::flush;
 use crate::pairs::pairs;
@@ -146,6 +146,7 @@ impl<'a> Mixing<'a> {
     ) -> usize {
         let mut first = from;
         if I::BY_FOUR
+            && E::BYTES < F32::BYTES
             && self.dim.is_multiple_of(LANES)
             && let Some(acc) = acc.as_flattened_mut().as_mut_array()
         {

@@ -3,6 +3,7 @@
 use crate::kernels::isa::LANES;
 use crate::math;
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 /// The scalar equivalent is `math::from_f16` of each.
 #[inline(never)]
@@ -16,9 +17,9 @@ pub(super) fn load_f16_cortex_m(x: &[u8; 2 * LANES]) -> [f32; LANES] {
         }
         return lanes;
     }
-    let mut lanes = [0.0f32; LANES];
-    // SAFETY: bounds: 32 bytes are read and 16 floats written, the lengths of both arrays. align: `x` was checked,
-    //   VLDM and VSTM need 4. clobbers: s0 to s15, named.
+    let mut lanes = MaybeUninit::<[f32; LANES]>::uninit();
+    // SAFETY: bounds: 32 bytes are read and 16 floats written, the lengths of both arrays, so that all of `lanes` is
+    //   initialised. align: `x` was checked, VLDM and VSTM need 4. clobbers: s0 to s15, named.
     unsafe {
         asm!(
             "vldm {x}, {{s0-s7}}",
@@ -47,6 +48,6 @@ pub(super) fn load_f16_cortex_m(x: &[u8; 2 * LANES]) -> [f32; LANES] {
             out("s12") _, out("s13") _, out("s14") _, out("s15") _,
             options(nostack),
         );
+        lanes.assume_init()
     }
-    lanes
 }

@@ -5,10 +5,12 @@
 //! folder: the module's existence is the proof.
 
 mod half;
+mod products;
 mod q8;
 
 use crate::blob::Tensor;
 use crate::kernels::Task;
+use crate::kernels::float::{F16, I8, add_four};
 use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
@@ -43,11 +45,38 @@ impl Isa for CortexM {
     scalar_lanes!();
 
     const EXPANDS: bool = true;
+    const BY_FOUR: bool = true;
     const RANGES: usize = BLOCK;
 
     #[inline(always)]
     fn load_f16(self, x: &[u8; 2 * LANES]) -> Array {
         Array(half::load_f16_cortex_m(x))
+    }
+
+    #[inline(always)]
+    fn add_four_f16<const C: usize>(
+        self,
+        vectors: [&[u8; 2 * LANES]; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [Array; C],
+    ) {
+        match (sums.as_mut_slice(), x.as_slice()) {
+            ([sum], [x]) => products::add_four_f16_cortex_m(&vectors, x, &mut sum.0),
+            _ => add_four::<Self, F16, C>(self, vectors, x, sums),
+        }
+    }
+
+    #[inline(always)]
+    fn add_four_i8<const C: usize>(
+        self,
+        vectors: [&[u8; LANES]; 4],
+        x: [&[f32; 4]; C],
+        sums: &mut [Array; C],
+    ) {
+        match (sums.as_mut_slice(), x.as_slice()) {
+            ([sum], [x]) => products::add_four_i8_cortex_m(&vectors, x, &mut sum.0),
+            _ => add_four::<Self, I8, C>(self, vectors, x, sums),
+        }
     }
 
     #[inline(always)]

@@ -129,14 +129,7 @@ fn layers_with_experts() {
             head.run();
             let job = LinearJob {
                 kernels,
-                parts: [
-                    Some(Part {
-                        weight: weight.tensor(),
-                        bias: (n % 2 == 0).then_some(&bias[..]),
-                    }),
-                    None,
-                    None,
-                ],
+                parts: &[Part::of(weight.tensor(), (n % 2 == 0).then_some(&bias[..]))],
                 input: x.input(),
                 term: (count > 0).then_some(term),
                 u: &u,

@@ -179,7 +179,7 @@ impl Case {
         };
         let job = LinearJob {
             kernels,
-            parts: [part(0), part(1), part(2)],
+            parts: &[part(0), part(1), part(2)],
             input,
             term: (!selected.is_empty()).then_some(term),
             u: &u,
