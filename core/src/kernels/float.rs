@@ -378,13 +378,15 @@ fn row_by_row<I: Isa, E: Element>(
         };
         let mut sums = [0.0f32; BLOCK];
         for (i, values) in values.chunks(step.saturating_mul(LANES)).enumerate() {
-            let mut w = [0.0; LANES];
-            if lanes == 1 && E::BYTES < 4 && values.len() == LANES * E::BYTES {
-                w = E::lanes(isa, values).array();
+            let side_by_side = lanes == 1 && values.len() == LANES * E::BYTES;
+            let w = if side_by_side && E::BYTES < F32::BYTES {
+                E::lanes(isa, values).array()
             } else {
+                let mut w = [0.0; LANES];
                 let values = values.chunks(step);
                 w.iter_mut().zip(values).for_each(|(w, b)| *w = E::read(b));
-            }
+                w
+            };
             for (sum, column) in sums.iter_mut().zip(columns) {
                 let x = column.get(i * LANES..).unwrap_or(&[]);
                 w.iter().zip(x).for_each(|(w, x)| *sum += w * x);

@@ -216,11 +216,13 @@ impl LoraAJob<'_> {
         };
         let n = self.term.columns.max(1);
         let rows = out.len() / n * A_UNIT;
-        let ahead = match self.term.lora(index + 1) {
-            Some(next) => next.a.data,
-            None => self.next,
+        // No firmware's kernel asks for memory ahead of time.
+        let ahead = if SMALL {
+            0
+        } else {
+            let next = self.term.lora(index + 1).map(|next| next.a.data);
+            distance(lora.a.data, next.unwrap_or(self.next))
         };
-        let ahead = distance(lora.a.data, ahead);
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
         loop {
