@@ -149,19 +149,14 @@ pub fn expand(q: &mut [i8]) {
         let Some([x0, x1, x2, x3]) = from.map(|x| x.map(|x| x as i16)) else {
             return;
         };
-        let halves = [
-            x1,
-            x3,
-            (x0 << 8).wrapping_sub(x1),
-            (x2 << 8).wrapping_sub(x3),
-        ];
+        let (y0, y2) = ((x0 << 8).wrapping_sub(x1), (x2 << 8).wrapping_sub(x3));
+        // By words: byte by byte it takes twice as long.
+        let word = |low: i16, high: i16| (low as u16 as u32 | (high as u32) << 16).to_le();
         let to = q.get_mut(step * EXPANDED_STEP..);
         let Some(to) = to.and_then(|q| q.first_chunk_mut::<EXPANDED_STEP>()) else {
             return;
         };
-        for (to, half) in to.as_chunks_mut::<2>().0.iter_mut().zip(halves) {
-            *to = half.to_le_bytes().map(|b| b as i8);
-        }
+        *to = zerocopy::transmute!([word(x1, x3), word(y0, y2)]);
     }
 }
 

@@ -70,8 +70,9 @@ impl Lanes for Array {
         self.0
     }
     #[inline(always)]
-    fn flush(self) -> Self {
-        Self(self.0.map(math::flush))
+    fn flush(mut self) -> Self {
+        self.0.iter_mut().for_each(|x| *x = math::flush(*x));
+        self
     }
 }
 
