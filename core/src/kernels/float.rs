@@ -393,10 +393,9 @@ fn row_by_row<I: Isa, E: Element>(
             }
         }
         for (acc, sum) in acc.iter_mut().zip(sums).take(columns.len()) {
-            acc.iter_mut()
-                .skip(row - first)
-                .take(1)
-                .for_each(|v| *v = sum);
+            if let Some(value) = acc.get_mut(row - first) {
+                *value = sum;
+            }
         }
     }
 }

@@ -50,8 +50,9 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
-    /// Whether four products at once ([`add_four_f16`](Isa::add_four_f16), [`add_four_i8`](Isa::add_four_i8)) are better than one by
-    /// one: where a product takes a factor from an element of a register.
+    /// Whether four products at once ([`add_four_f16`](Isa::add_four_f16), [`add_four_i8`](Isa::add_four_i8), for
+    /// [`QUERIES`](Isa::QUERIES) sums) are better than one by one: where a product takes a factor from an element of a register,
+    /// or where only assembly keeps the sums in registers.
     const BY_FOUR: bool = false;
 
     /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes. 0: [`prefetch`](Isa::prefetch) does

@@ -1,5 +1,6 @@
 //! Cortex-M with DSP and a single-precision FPU (M4F, M7, M33): `q8` rows in the layout `m4` by SMLAD, halves by
-//! VCVTB and VCVTT. Everything else is the scalar code, which the compiler turns into VFP instructions one by one.
+//! VCVTB and VCVTT, and products of B's, the keys' and the values' vectors with their sums in registers. Everything else is
+//! the scalar code, which the compiler turns into VFP instructions one by one.
 //!
 //! `build.rs` of the core sets `pleach_cortex_m` where the target promises both, and nothing else compiles this
 //! folder: the module's existence is the proof.
