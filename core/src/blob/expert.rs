@@ -98,13 +98,10 @@ impl<'b> Expert<'b> {
         let Some(r) = self.record(site.number) else {
             return None;
         };
-        let (Some((a_dtype, a_layout)), Some(b_dtype)) = (r.a_kind(), Dtype::from_tag(r.b_dtype))
-        else {
-            return None;
-        };
-        let (Some(a), Some(b)) = (
+        let (Some(a_kind), Some(a), Some(b)) = (
+            r.a_kind(),
             self.panel(r.a_offset, r.a_length),
-            self.panel(r.b_offset, r.b_length),
+            self.b_panel(&r, site),
         ) else {
             return None;
         };
@@ -114,7 +111,7 @@ impl<'b> Expert<'b> {
             _ => (rank, site.inputs),
         };
         let Some(a) = Tensor::packed(
-            (a_dtype, a_layout),
+            a_kind,
             (rows, cols),
             self.header.group as usize,
             r.a_scale_exp,
@@ -124,9 +121,30 @@ impl<'b> Expert<'b> {
         };
         Some(Lora {
             a,
-            b: BPanel::packed(b_dtype, r.b_scale_exp, site.outputs, rank, b),
+            b,
             scale: r.scale,
         })
+    }
+
+    /// B alone: less to compute than both.
+    pub(crate) const fn b(&self, site: &Site) -> Option<BPanel<'b>> {
+        match self.record(site.number) {
+            Some(r) => self.b_panel(&r, site),
+            None => None,
+        }
+    }
+
+    const fn b_panel(&self, r: &ExpertSite, site: &Site) -> Option<BPanel<'b>> {
+        match (
+            Dtype::from_tag(r.b_dtype),
+            self.panel(r.b_offset, r.b_length),
+        ) {
+            (Some(dtype), Some(data)) => {
+                let (rows, rank) = (site.outputs, r.rank as usize);
+                Some(BPanel::packed(dtype, r.b_scale_exp, rows, rank, data))
+            }
+            _ => None,
+        }
     }
 
     /// Bytes at an offset of a site record, which counts in units of 16.

@@ -57,6 +57,17 @@ impl<'a> LoraSource<'a> {
         }
     }
 
+    /// B of `class` at matrix `part`.
+    fn b(&self, part: usize, class: usize) -> Option<BPanel<'a>> {
+        match self {
+            LoraSource::Model(model, sites) => {
+                let site = sites.get(part).copied().flatten()?;
+                model.expert(class)?.b(&site)
+            }
+            LoraSource::Adapters(list) => Some(list.get(class).copied().flatten()?.b),
+        }
+    }
+
     /// Rank and scale of `class` at matrix `part`, if it targets the site.
     pub(crate) fn rank_scale(&self, part: usize, class: usize) -> Option<(usize, f32)> {
         match self {
@@ -151,6 +162,16 @@ impl<'a> LoraTerm<'a> {
         }
         let s = self.selected.get(index)?;
         self.source.get(s.part as usize, s.class as usize)
+    }
+
+    /// Its B alone.
+    #[inline(always)]
+    fn b(&self, index: usize) -> Option<BPanel<'a>> {
+        if let Some(held) = self.held.get(index) {
+            return held.map(|lora| lora.b);
+        }
+        let s = self.selected.get(index)?;
+        self.source.b(s.part as usize, s.class as usize)
     }
 
     fn gates(&self, selected: usize, first: usize, len: usize) -> &'a [f32] {
@@ -307,7 +328,7 @@ pub(crate) fn add_deltas<I: Isa>(
         if s.part as usize != part || gates.iter().all(|h| *h == 0.0) {
             continue;
         }
-        let Some(Lora { b, .. }) = term.lora(index) else {
+        let Some(b) = term.b(index) else {
             continue;
         };
         ran(Operation::Deltas);
