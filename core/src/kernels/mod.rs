@@ -51,6 +51,8 @@ pub(crate) mod scalar;
 mod tests;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"))]
 mod token;
+#[cfg(any(pleach_cortex_m, pleach_mve))]
+mod vfp;
 pub mod work;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;

@@ -5,7 +5,6 @@
 //! `build.rs` of the core sets `pleach_cortex_m` where the target promises both, and nothing else compiles this
 //! folder: the module's existence is the proof.
 
-mod half;
 mod products;
 mod q8;
 
@@ -48,11 +47,6 @@ impl Isa for CortexM {
     const EXPANDS: bool = true;
     const BY_FOUR: bool = true;
     const RANGES: usize = BLOCK;
-
-    #[inline(always)]
-    fn load_f16(self, x: &[u8; 2 * LANES]) -> Array {
-        Array(half::load_f16_cortex_m(x))
-    }
 
     #[inline(always)]
     fn add_four_f16<const C: usize>(

@@ -12,7 +12,7 @@ use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::range::Range;
-use crate::kernels::scalar::{Array, Scalar, scalar_lanes};
+use crate::kernels::scalar::scalar_lanes;
 
 /// The backend of a build for a Cortex-M with Helium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +42,6 @@ impl Isa for Mve {
     scalar_lanes!();
 
     const RANGES: usize = BLOCK;
-
-    #[inline(always)]
-    fn load_f16(self, x: &[u8; 2 * LANES]) -> Array {
-        Scalar.load_f16(x)
-    }
 
     #[inline(always)]
     fn q8_range(

@@ -137,6 +137,11 @@ macro_rules! scalar_lanes {
         }
 
         #[inline(always)]
+        fn load_f16(self, x: &[u8; 2 * LANES]) -> Self::Lanes {
+            $crate::kernels::scalar::Array($crate::kernels::vfp::load_f16_vfp(x))
+        }
+
+        #[inline(always)]
         fn load_i8(self, x: &[u8; LANES]) -> Self::Lanes {
             $crate::kernels::scalar::Scalar.load_i8(x)
         }

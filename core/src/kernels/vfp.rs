@@ -1,4 +1,4 @@
-//! Halves to singles by the FPU: exact, subnormal ones too.
+//! Halves to singles by a Cortex-M's FPU, with Helium or without: exact, subnormal ones too, which Helium might flush.
 
 use crate::kernels::isa::LANES;
 use crate::math;
@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 /// The scalar equivalent is `math::from_f16` of each.
 #[inline(never)]
 #[allow(unsafe_code)]
-pub(super) fn load_f16_cortex_m(x: &[u8; 2 * LANES]) -> [f32; LANES] {
+pub(super) fn load_f16_vfp(x: &[u8; 2 * LANES]) -> [f32; LANES] {
     if !x.as_ptr().addr().is_multiple_of(4) {
         let mut lanes = [0.0; LANES];
         let halves = x.as_chunks::<2>().0;
