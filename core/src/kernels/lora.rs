@@ -50,21 +50,21 @@ impl<'a> LoraSource<'a> {
     pub(crate) fn get(&self, part: usize, class: usize) -> Option<Lora<'a>> {
         match self {
             LoraSource::Model(model, sites) => {
-                let site = sites.get(part).copied().flatten()?;
-                model.expert(class)?.lora(&site)
+                let site = sites.get(part)?.as_ref()?;
+                model.expert(class)?.lora(site)
             }
-            LoraSource::Adapters(list) => list.get(class).copied().flatten(),
+            LoraSource::Adapters(list) => *list.get(class)?,
         }
     }
 
-    /// B of `class` at matrix `part`.
+    /// Of these, B alone.
     fn b(&self, part: usize, class: usize) -> Option<BPanel<'a>> {
         match self {
             LoraSource::Model(model, sites) => {
-                let site = sites.get(part).copied().flatten()?;
-                model.expert(class)?.b(&site)
+                let site = sites.get(part)?.as_ref()?;
+                model.expert(class)?.b(site)
             }
-            LoraSource::Adapters(list) => Some(list.get(class).copied().flatten()?.b),
+            LoraSource::Adapters(list) => Some(list.get(class)?.as_ref()?.b),
         }
     }
 
