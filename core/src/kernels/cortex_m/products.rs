@@ -1,5 +1,5 @@
 //! Four vectors times four factors by VFP, into 16 sums. They stay in registers, where the compiler stores them after each
-//! vector. VMLA rounds the product, as the scalar code does.
+//! vector. By VMUL and VADD: VMLA has the same bits, and takes three cycles where these take one each.
 
 use crate::kernels::isa::LANES;
 use core::arch::asm;
@@ -50,7 +50,8 @@ macro_rules! eight_halves {
             "vcvtb.f32.f16 s2, s1\n",
             "vcvtt.f32.f16 s1, s0\n",
             "vcvtb.f32.f16 s0, s0\n",
-            $("vmla.f32 ", $sum, ", s8, ", $number, "\n",)*
+            $("vmul.f32 ", $number, ", s8, ", $number, "\n",)*
+            $("vadd.f32 ", $sum, ", ", $sum, ", ", $number, "\n",)*
         )
     };
 }
@@ -66,7 +67,8 @@ macro_rules! four_bytes {
             "vmov s0, s1, r0, r1\n",
             "vmov s2, s3, r2, r3\n",
             $("vcvt.f32.s32 ", $number, ", ", $number, "\n",)*
-            $("vmla.f32 ", $sum, ", s8, ", $number, "\n",)*
+            $("vmul.f32 ", $number, ", s8, ", $number, "\n",)*
+            $("vadd.f32 ", $sum, ", ", $sum, ", ", $number, "\n",)*
         )
     };
 }
