@@ -256,6 +256,10 @@ pub(crate) fn one_column<I: Isa, E: Element>(
     }
 }
 
+/// How far ahead of each tile's values to prefetch, in bytes. X-LoRA's classifier, which nothing else asks for, took 14 us
+/// without, 11.5 at 4096, 9 here, 9.8 at 16384.
+const TILES_AHEAD: usize = 8192;
+
 /// `U` tiles `[k][16]` times a column.
 #[inline(always)]
 fn tiles<I: Isa, E: Element, const U: usize>(
@@ -273,7 +277,14 @@ fn tiles<I: Isa, E: Element, const U: usize>(
     for (k, x) in x.iter().enumerate().take(w.cols) {
         let (at, x) = (k * LANES * E::BYTES, isa.splat(*x));
         for (sum, tile) in sums.iter_mut().zip(tiles) {
-            *sum = *sum + E::lanes(isa, tile.get(at..).unwrap_or(&[])) * x;
+            let values = tile.get(at..).unwrap_or(&[]);
+            if I::AHEAD > 0
+                && k.is_multiple_of(LINE / (LANES * E::BYTES))
+                && let Some(first) = values.first()
+            {
+                isa.prefetch(first, TILES_AHEAD);
+            }
+            *sum = *sum + E::lanes(isa, values) * x;
         }
     }
     for (acc, sum) in acc.iter_mut().zip(sums) {
