@@ -313,7 +313,7 @@ pub(crate) fn gemv_float<I: Isa, E: Element>(
     }
     // A tile wider than the unit (a transposed matrix) is read row by row.
     if lanes == A_UNIT && !SMALL {
-        rows_of::<E, A_UNIT>(w, first, rows, columns, acc);
+        rows_by_four::<E>(w, first, rows, columns, acc);
     } else {
         row_by_row::<I, E>(isa, w, first, rows, columns, acc);
     }
@@ -411,10 +411,9 @@ fn row_by_row<I: Isa, E: Element>(
     }
 }
 
-/// `R` rows at once, by floats.
-#[cfg_attr(not(pleach_small), inline(always))]
-#[cfg_attr(pleach_small, inline(never))]
-fn rows_of<E: Element, const R: usize>(
+/// Four rows at once, of tiles of four. Firmware has no flash for it.
+#[inline(always)]
+fn rows_by_four<E: Element>(
     w: &Tensor<'_>,
     first: usize,
     rows: usize,
@@ -423,14 +422,14 @@ fn rows_of<E: Element, const R: usize>(
 ) {
     let lanes = w.lanes.max(1);
     let (step, end) = (lanes.saturating_mul(E::BYTES).max(1), first + rows);
-    for row in (first..end.min(w.rows)).step_by(R) {
+    for row in (first..end.min(w.rows)).step_by(A_UNIT) {
         let skip = (row % lanes).saturating_mul(E::BYTES);
         let Some(values) = w.tile(row / lanes).and_then(|tile| tile.get(skip..)) else {
             return;
         };
-        let mut sums = [[0.0f32; R]; BLOCK];
+        let mut sums = [[0.0f32; A_UNIT]; BLOCK];
         for (k, values) in values.chunks(step).enumerate() {
-            let mut w = [0.0f32; R];
+            let mut w = [0.0f32; A_UNIT];
             let values = values.chunks_exact(E::BYTES);
             w.iter_mut().zip(values).for_each(|(w, b)| *w = E::read(b));
             for (sums, column) in sums.iter_mut().zip(columns) {

@@ -1,21 +1,16 @@
 //! Halves to singles by a Cortex-M's FPU, with Helium or without: exact, subnormal ones too, which Helium might flush.
 
-use crate::kernels::isa::LANES;
-use crate::math;
+use crate::kernels::isa::{Isa, LANES, Lanes};
+use crate::kernels::scalar::Scalar;
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-/// The scalar equivalent is `math::from_f16` of each.
+/// The scalar equivalent is `Scalar::load_f16`, which also takes what lies at an odd place.
 #[inline(never)]
 #[allow(unsafe_code)]
 pub(super) fn load_f16_vfp(x: &[u8; 2 * LANES]) -> [f32; LANES] {
     if !x.as_ptr().addr().is_multiple_of(4) {
-        let mut lanes = [0.0; LANES];
-        let halves = x.as_chunks::<2>().0;
-        for (lane, half) in lanes.iter_mut().zip(halves) {
-            *lane = math::from_f16(u16::from_le_bytes(*half));
-        }
-        return lanes;
+        return Scalar.load_f16(x).array();
     }
     let mut lanes = MaybeUninit::<[f32; LANES]>::uninit();
     // SAFETY: bounds: 32 bytes are read and 16 floats written, the lengths of both arrays, so that all of `lanes` is

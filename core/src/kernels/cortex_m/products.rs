@@ -82,7 +82,8 @@ pub(super) fn add_four_f16_cortex_m(
     sums: &mut [f32; LANES],
 ) {
     // SAFETY: bounds: four pointers, four factors and 16 sums, the arrays' lengths; 32 bytes of each vector. align: LDR
-    //   of any address, as the compiler's; VLDM and VSTM of floats. clobbers: r0 to r3, s0 to s8 and d8 to d15 (s16 to s31), all named.
+    //   of any address, as the compiler's; VLDM and VSTM of floats. clobbers: r0 to r3, s0 to s8 and d8 to d15 (s16 to
+    //   s31), all named.
     unsafe {
         products!(
             vectors,
