@@ -174,14 +174,6 @@ impl<'b> Tensor<'b> {
         format::slice(self.data, n.saturating_mul(bytes), bytes)
     }
 
-    /// The bytes of the tiles from a row on.
-    #[inline(always)]
-    pub(crate) fn tiles_from(&self, row: usize) -> &'b [u8] {
-        let tiles = row / self.lanes.max(1);
-        let at = tiles.saturating_mul(self.tile_bytes());
-        self.data.get(at..).unwrap_or(&[])
-    }
-
     /// The `n`th tile of a `q8` tensor, cut apart.
     #[inline(always)]
     pub(crate) fn q8_tile(&self, n: usize) -> Option<Q8Tile<'b>> {

@@ -118,7 +118,7 @@ impl Task for AddDeltas<'_> {
             let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
             for (i, block) in blocks.enumerate() {
                 let columns = (i * BLOCK, block.len());
-                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, &[], block);
+                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, block);
             }
         }
     }

@@ -137,20 +137,19 @@ fn part_of_a_tile<I: Isa>(
 }
 
 /// Units `unit..` of `w` times the block's columns, as many as `acc` `[unit][column]` has room for: in one call where there is a
-/// kernel for that. `meanwhile`, if any, is called for each of them, from 0 on.
+/// kernel for that.
 #[inline(always)]
 fn gemv_units<I: Isa>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,
     block: &Block<'_>,
-    meanwhile: Option<impl Fn(usize)>,
     acc: &mut [[f32; LANES]],
 ) {
     let n = block.len.max(1);
     let units = acc.len() / n;
     let done = match w.dtype {
-        Dtype::Q8 if w.lanes == UNIT && meanwhile.is_none() && !SMALL => {
+        Dtype::Q8 if w.lanes == UNIT && !SMALL => {
             isa.q8(w, (unit, units), block.panels(), 0, acc);
             true
         }
@@ -161,15 +160,9 @@ fn gemv_units<I: Isa>(
     };
     if done {
         ran(operation(w));
-        if let Some(meanwhile) = meanwhile {
-            (0..units).for_each(meanwhile);
-        }
         return;
     }
     for (i, acc) in acc.chunks_mut(n).enumerate() {
-        if let Some(meanwhile) = &meanwhile {
-            meanwhile(i);
-        }
         let first = (unit + i).saturating_mul(UNIT);
         gemv(isa, w, (first, UNIT), block, 0, acc);
     }
@@ -315,36 +308,29 @@ impl<'a> LinearJob<'a> {
         let units = out.len() / n.max(1);
         let acc = acc.get_mut(..units.saturating_mul(columns));
         let acc = acc.unwrap_or(&mut []);
-        let end = unit + units;
-        let term = self.term.as_ref();
-        let meanwhile = term.filter(|_| start == 0 && I::AHEAD > 0);
-        let meanwhile = meanwhile.map(|term| |i| lora::prefetch(isa, term, (number, end + i), 1));
-        gemv_units(isa, &part.weight, unit, block, meanwhile, acc);
-        for (i, acc) in acc.chunks_mut(columns).enumerate() {
-            if let Some(bias) = part.bias(isa, unit + i) {
-                for acc in acc {
-                    *acc = (isa.load(acc) + bias).array();
+        gemv_units(isa, &part.weight, unit, block, acc);
+        if part.bias.is_some() {
+            for (i, acc) in acc.chunks_mut(columns).enumerate() {
+                if let Some(bias) = part.bias(isa, unit + i) {
+                    for acc in acc {
+                        *acc = (isa.load(acc) + bias).array();
+                    }
                 }
             }
         }
-        if let Some(term) = term {
-            let next = part.weight.tiles_from(end.saturating_mul(UNIT));
-            let next = next.get(I::AHEAD..).unwrap_or(&[]);
+        if let Some(term) = &self.term {
             let at_once = (BLOCK / columns).max(1);
             for (i, acc) in acc.chunks_mut((at_once * columns).max(1)).enumerate() {
                 let unit = unit + i * at_once;
-                add_deltas(
-                    isa,
-                    term,
-                    self.u,
-                    (number, unit),
-                    (start, columns),
-                    next,
-                    acc,
-                );
+                add_deltas(isa, term, self.u, (number, unit), (start, columns), acc);
             }
         }
-        for (out, acc) in out.chunks_mut(n.max(1)).zip(acc.chunks(columns)) {
+        // Where one block has all columns, all units are one piece.
+        let pieces = match n == columns {
+            true => (acc.len().max(1), acc.len().max(1)),
+            false => (n.max(1), columns),
+        };
+        for (out, acc) in out.chunks_mut(pieces.0).zip(acc.chunks(pieces.1)) {
             let out = out.get_mut(start..).unwrap_or(&mut []);
             let rows = out.iter_mut().zip(acc);
             match self.residual {

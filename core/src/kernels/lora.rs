@@ -6,7 +6,7 @@
 use crate::blob::{BPanel, Lora, Model, Site};
 use crate::error::Error;
 use crate::kernels::float::{Element, F16, F32, I8, Vectors, add_products, whole};
-use crate::kernels::isa::{Acc, Isa, LANES, LINE, Lanes};
+use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
 use crate::kernels::log::{Operation, ran};
@@ -288,8 +288,8 @@ fn distance(from: &[u8], to: &[u8]) -> usize {
     to.as_ptr().addr().wrapping_sub(from.as_ptr().addr())
 }
 
-/// Asks for the rows of B that [`add_deltas`] will read for `count` units from `unit` on of matrix `part`, so that they come
-/// while base rows are computed. Few at a time: a burst waits for memory like any read.
+/// Asks for the rows of B that [`add_deltas`] will read first, of `count` units from `unit` on of matrix `part`: it asks for
+/// the others itself, [`B_AHEAD`] bytes ahead.
 #[inline(always)]
 pub(crate) fn prefetch<I: Isa>(
     isa: I,
@@ -307,9 +307,13 @@ pub(crate) fn prefetch<I: Isa>(
     }
 }
 
+/// How far ahead of a stream of B's vectors to prefetch, in bytes: what 8 units of rank 16 take, that is, one call of
+/// [`add_deltas`] for a column. Meanwhile as many base rows are read.
+const B_AHEAD: usize = 2048;
+
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
-/// its value. Meanwhile it asks for some of `next`, so that memory does not rest.
+/// its value.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_deltas<I: Isa>(
@@ -318,7 +322,6 @@ pub(crate) fn add_deltas<I: Isa>(
     u: &[f32],
     (part, unit): (usize, usize),
     (start, n): (usize, usize),
-    mut next: &[u8],
     acc: &mut [[f32; LANES]],
 ) {
     let mut d: Acc = [[0.0; LANES]; BLOCK];
@@ -341,9 +344,7 @@ pub(crate) fn add_deltas<I: Isa>(
             u: u.as_chunks().0.get(at..).unwrap_or(&[]),
             stride: term.columns,
             n,
-            next,
         };
-        next = next.get(rows.asked(acc.len() / n.max(1))..).unwrap_or(&[]);
         let mut columns = [0; BLOCK];
         let mut count = 0;
         for (c, _) in gates.iter().enumerate().filter(|(_, h)| **h != 0.0) {
@@ -369,9 +370,6 @@ pub(crate) fn add_deltas<I: Isa>(
     }
 }
 
-/// Bytes that are asked for while 4 rows of an r-vector are multiplied by B's vectors of a unit: as much as memory brings meanwhile.
-const ASKED: usize = 2 * LINE;
-
 /// One expert's B from a unit on, and the r-vectors that it is multiplied by.
 struct BRows<'a> {
     b: &'a BPanel<'a>,
@@ -381,18 +379,9 @@ struct BRows<'a> {
     stride: usize,
     /// Columns of the block.
     n: usize,
-    /// What is read next, from what the first unit asks for on.
-    next: &'a [u8],
 }
 
 impl BRows<'_> {
-    /// How much of `next` is asked for by so many units.
-    #[inline(always)]
-    fn asked(&self, units: usize) -> usize {
-        let steps = self.b.rank.div_ceil(A_UNIT);
-        units.saturating_mul(steps.saturating_mul(ASKED))
-    }
-
     /// Adds to `d` `[unit][n]`, for these of the `n` columns.
     #[inline(always)]
     fn add<I: Isa, E: Vectors>(&self, isa: I, columns: &[usize], d: &mut [[f32; LANES]]) {
@@ -401,7 +390,7 @@ impl BRows<'_> {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
-                [c] if I::BY_FOUR && !SMALL => self.column::<I, E>(isa, *c, d),
+                [c] if !SMALL => self.column::<I, E>(isa, *c, d),
                 [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
                 _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
                 [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),
@@ -423,14 +412,12 @@ impl BRows<'_> {
             let (n, rank) = (self.n.max(1), self.b.rank.max(1));
             let tiles = self.b.tiles(self.unit, d.len() / n);
             let tiles = E::vectors(tiles.unwrap_or(&[])).chunks(U * rank);
-            let mut next = self.next.chunks(self.asked(U).max(1));
             for (d, tiles) in d.chunks_mut(U * n).zip(tiles) {
-                let next = next.next().unwrap_or(&[]);
                 if U == 1 || d.len() == U * n {
-                    self.grid::<I, E, U, C>(isa, tiles, columns, next, d);
+                    self.grid::<I, E, U, C>(isa, tiles, columns, d);
                 } else {
                     for (d, tile) in d.chunks_mut(n).zip(tiles.chunks(rank)) {
-                        self.grid::<I, E, 1, C>(isa, tile, columns, &[], d);
+                        self.grid::<I, E, 1, C>(isa, tile, columns, d);
                     }
                 }
             }
@@ -438,7 +425,7 @@ impl BRows<'_> {
         C
     }
 
-    /// All units of column `c`, one by one: where a vector takes four registers, it has chains enough.
+    /// All units of column `c`, one by one: a CPU computes several at once where a chain of additions waits.
     #[inline(always)]
     fn column<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
         let u = self.u.get(c..).unwrap_or(&[]);
@@ -465,6 +452,7 @@ impl BRows<'_> {
             let (mut sum, mut u) = ([isa.load(d)], u.clone());
             let (steps, rest) = tile.as_chunks::<A_UNIT>();
             for (step, u) in steps.iter().zip(&mut u) {
+                isa.prefetch_lines(step, B_AHEAD);
                 E::add_four(isa, step.each_ref(), [u], &mut sum);
             }
             for (vector, u) in rest.iter().zip(u.next().unwrap_or(&[0.0; A_UNIT])) {
@@ -477,7 +465,7 @@ impl BRows<'_> {
         }
     }
 
-    /// `U` units times `C` columns. Meanwhile it asks for `next`.
+    /// `U` units times `C` columns.
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
     fn grid<I: Isa, E: Vectors, const U: usize, const C: usize>(
@@ -485,7 +473,6 @@ impl BRows<'_> {
         isa: I,
         vectors: &[E::Vector],
         columns: &[usize; C],
-        next: &[u8],
         d: &mut [[f32; LANES]],
     ) {
         let mut sums = self.sums::<I, U, C>(isa, columns, d);
@@ -498,15 +485,13 @@ impl BRows<'_> {
             .u
             .chunks(self.stride.max(1))
             .take(self.b.rank.div_ceil(A_UNIT));
-        let mut next = next.chunks(U * ASKED);
         // The compiler knows the length of a whole step. Firmware has no flash for a second loop.
         while !SMALL
             && let Some(step) = whole(tiles)
             && let Some(u) = rows.next()
         {
             let step = step.map(|s: &[_; A_UNIT]| s.as_slice());
-            isa.prefetch_lines(next.next().unwrap_or(&[]), 0);
-            add_products::<I, E, C, U, A_UNIT, 0>(isa, step, of(u).each_ref(), &mut sums);
+            add_products::<I, E, C, U, A_UNIT, B_AHEAD>(isa, step, of(u).each_ref(), &mut sums);
             tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
         }
         for u in rows {

@@ -264,7 +264,7 @@ impl Task for Deltas<'_> {
             out.fill([0.0; LANES]);
             for (i, block) in out.chunks_mut(BLOCK).enumerate() {
                 let columns = (i * BLOCK, block.len());
-                add_deltas(isa, self.term, self.u, (0, unit), columns, &[], block);
+                add_deltas(isa, self.term, self.u, (0, unit), columns, block);
             }
         }
     }
