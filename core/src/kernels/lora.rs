@@ -430,34 +430,38 @@ impl BRows<'_> {
     fn column<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
         let u = self.u.get(c..).unwrap_or(&[]);
         match self.stride {
-            0 | 1 => self.by_four::<I, E, _>(isa, u.iter(), c, d),
-            stride => self.by_four::<I, E, _>(isa, u.iter().step_by(stride), c, d),
+            0 | 1 => self.one_by_one::<I, E>(isa, u.iter(), d.iter_mut()),
+            stride => {
+                let d = d.iter_mut().skip(c).step_by(self.n.max(1));
+                self.one_by_one::<I, E>(isa, u.iter().step_by(stride), d);
+            }
         }
         1
     }
 
-    /// [`BRows::column`] by four products at once; `u` are the rows of the column's r-vector.
+    /// The units of `d` times the column whose r-vector has the rows `u`.
     #[inline(always)]
-    fn by_four<'u, I: Isa, E: Vectors, R: Iterator<Item = &'u [f32; A_UNIT]> + Clone>(
+    fn one_by_one<'d, I: Isa, E: Vectors>(
         &self,
         isa: I,
-        u: R,
-        c: usize,
-        d: &mut [[f32; LANES]],
+        u: impl Iterator<Item = &'d [f32; A_UNIT]> + Clone,
+        d: impl ExactSizeIterator<Item = &'d mut [f32; LANES]>,
     ) {
-        let n = self.n.max(1);
-        let tiles = E::vectors(self.b.tiles(self.unit, d.len() / n).unwrap_or(&[]));
+        let tiles = E::vectors(self.b.tiles(self.unit, d.len()).unwrap_or(&[]));
         let tiles = tiles.chunks_exact(self.b.rank.max(1));
-        for (tile, d) in tiles.zip(d.iter_mut().skip(c).step_by(n)) {
-            let (mut sum, mut u) = ([isa.load(d)], u.clone());
+        for (tile, d) in tiles.zip(d) {
+            let mut sum = [isa.load(d)];
             let (steps, rest) = tile.as_chunks::<A_UNIT>();
-            for (step, u) in steps.iter().zip(&mut u) {
+            for (step, u) in steps.iter().zip(u.clone()) {
                 isa.prefetch_lines(step, B_AHEAD);
                 E::add_four(isa, step.each_ref(), [u], &mut sum);
             }
-            for (vector, u) in rest.iter().zip(u.next().unwrap_or(&[0.0; A_UNIT])) {
-                for sum in &mut sum {
-                    *sum = *sum + isa.splat(*u) * E::load(isa, vector);
+            if !rest.is_empty() {
+                let last = u.clone().nth(steps.len());
+                for (vector, u) in rest.iter().zip(last.unwrap_or(&[0.0; A_UNIT])) {
+                    for sum in &mut sum {
+                        *sum = *sum + isa.splat(*u) * E::load(isa, vector);
+                    }
                 }
             }
             let [sum] = sum;

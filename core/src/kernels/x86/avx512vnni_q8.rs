@@ -166,9 +166,7 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
     stride: usize,
     ahead: usize,
 ) -> [[[f32; 4]; C]; T] {
-    let flip = _mm512_set1_epi8(i8::MIN);
-    let spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    let mut sums = [[_mm_setzero_ps(); C]; T];
+    let mut sums = [_mm512_setzero_ps(); C];
     let (mut scales, mut vectors, mut q) = ([block.scales; T], [block.vectors; T], block.q);
     for (t, (scales, vectors)) in scales.iter_mut().zip(&mut vectors).enumerate() {
         // SAFETY: bounds: the caller promises `T` tiles.
@@ -176,59 +174,114 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
     }
     let mut steps = block.steps;
     for g in 0..block.groups {
-        let mut d = [[_mm512_setzero_si512(); C]; T];
-        let mut count = steps.min(block.group_steps);
+        let mut d = [[_mm512_setzero_si512(); T]; C];
+        let count = steps.min(block.group_steps);
         steps -= count;
-        while count > 0 {
-            let taken = count.min(4);
-            count -= taken;
-            let (w_mask, x_mask) = (((1u32 << (4 * taken)) - 1) as u16, (1u8 << taken) - 1);
-            // SAFETY: bounds: the masks take `taken` of `count` steps, which sum to `block.steps` over the groups; a
-            //   step is 16 bytes of vectors and 4 of each q. align: unaligned loads. Where x is 0, w does not matter.
-            //   A prefetch may go anywhere.
-            unsafe {
-                let mut x = [_mm512_setzero_si512(); C];
-                for (x, q) in x.iter_mut().zip(&mut q) {
-                    let four = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(x_mask, q.cast()));
-                    *x = _mm512_permutexvar_epi32(spread, four);
-                    *q = q.add(4 * taken);
-                }
-                for (d, vectors) in d.iter_mut().zip(&mut vectors) {
-                    _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(ahead).cast());
-                    let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
-                    let w = _mm512_xor_si512(w, flip);
-                    for (d, x) in d.iter_mut().zip(x) {
-                        *d = _mm512_dpbusd_epi32(*d, w, x);
-                    }
-                    *vectors = vectors.add(16 * taken);
-                }
+        // SAFETY: cpu: this function's. bounds: `count` steps in all, which sum to `block.steps` over the groups.
+        unsafe {
+            for _ in 0..count / 4 {
+                four_steps(4, &mut vectors, &mut q, ahead, &mut d);
+            }
+            if count % 4 > 0 {
+                four_steps(count % 4, &mut vectors, &mut q, ahead, &mut d);
             }
         }
         // SAFETY: bounds: `g < groups`: 4 halves of scales a tile, and an sx and a sum per column. align: unaligned.
         unsafe {
-            for ((sums, d), scales) in sums.iter_mut().zip(d).zip(&mut scales) {
-                let sw = _mm_cvtph_ps(_mm_loadl_epi64(scales.cast()));
+            let mut halves = [_mm_setzero_si128(); 4];
+            for (halves, scales) in halves.iter_mut().zip(&mut scales) {
+                *halves = _mm_loadl_epi64(scales.cast());
                 *scales = scales.add(8);
-                let columns = block.sx.iter().zip(&block.sum);
-                for ((sum, d), (sx, start)) in sums.iter_mut().zip(d).zip(columns) {
-                    let halves = (_mm512_castsi512_si256(d), _mm512_extracti64x4_epi64::<1>(d));
-                    let d = _mm256_add_epi32(halves.0, halves.1);
-                    let halves = (_mm256_castsi256_si128(d), _mm256_extracti128_si256::<1>(d));
-                    let d = _mm_add_epi32(halves.0, halves.1);
-                    let d = _mm_add_epi32(d, _mm_set1_epi32((*start.add(g)).wrapping_mul(-128)));
-                    let sx = _mm_set1_ps(*sx.add(g) * block.pow);
-                    let scaled = _mm_mul_ps(_mm_cvtepi32_ps(d), _mm_mul_ps(sw, sx));
-                    *sum = _mm_add_ps(*sum, scaled);
-                }
+            }
+            let [a, b, c, d4] = halves;
+            let halves = (_mm_unpacklo_epi64(a, b), _mm_unpacklo_epi64(c, d4));
+            let sw = _mm512_cvtph_ps(_mm256_set_m128i(halves.1, halves.0));
+            let columns = block.sx.iter().zip(&block.sum);
+            for ((sum, d), (sx, start)) in sums.iter_mut().zip(d).zip(columns) {
+                let start = _mm512_set1_epi32((*start.add(g)).wrapping_mul(-128));
+                let d = _mm512_cvtepi32_ps(_mm512_add_epi32(quarters(d), start));
+                let sx = _mm512_set1_ps(*sx.add(g) * block.pow);
+                *sum = _mm512_add_ps(*sum, _mm512_mul_ps(d, _mm512_mul_ps(sw, sx)));
             }
         }
     }
     let mut rows = [[[0.0; 4]; C]; T];
-    for (row, sum) in rows.iter_mut().zip(sums) {
-        for (row, sum) in row.iter_mut().zip(sum) {
-            // SAFETY: bounds: 4 floats. align: an unaligned store.
-            unsafe { _mm_storeu_ps(row.as_mut_ptr(), sum) };
+    for (c, sum) in sums.into_iter().enumerate() {
+        // SAFETY: init: 64 bytes either way, and every bit pattern is a float.
+        let sum = unsafe { core::mem::transmute::<__m512, [[f32; 4]; 4]>(sum) };
+        for (rows, sum) in rows.iter_mut().zip(sum) {
+            if let Some(row) = rows.get_mut(c) {
+                *row = sum;
+            }
         }
     }
     rows
+}
+
+/// Adds up to four steps of `T` tiles, one in each quarter of a register, times those of each column, to `d`.
+///
+/// # Safety
+///
+/// The CPU has this backend's features. From each of `vectors`, 16 bytes a step can be read, and 4 from each q.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn four_steps<const C: usize, const T: usize>(
+    taken: usize,
+    vectors: &mut [*const u8; T],
+    q: &mut [*const i8; C],
+    ahead: usize,
+    d: &mut [[__m512i; T]; C],
+) {
+    let (w_mask, x_mask) = (((1u32 << (4 * taken)) - 1) as u16, (1u8 << taken) - 1);
+    // SAFETY: cpu and bounds: the caller's; the masks take `taken` steps. align: unaligned loads. Where x is 0, w does
+    //   not matter. A prefetch may go anywhere.
+    unsafe {
+        let spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        let mut x = [_mm512_setzero_si512(); C];
+        for (x, q) in x.iter_mut().zip(q) {
+            let four = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(x_mask, q.cast()));
+            *x = _mm512_permutexvar_epi32(spread, four);
+            *q = q.add(4 * taken);
+        }
+        for (t, vectors) in vectors.iter_mut().enumerate() {
+            _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(ahead).cast());
+            let w = _mm512_maskz_loadu_epi32(w_mask, vectors.cast());
+            let w = _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN));
+            for (d, x) in d.iter_mut().zip(x) {
+                if let Some(d) = d.get_mut(t) {
+                    *d = _mm512_dpbusd_epi32(*d, w, x);
+                }
+            }
+            *vectors = vectors.add(16 * taken);
+        }
+    }
+}
+
+/// The sums of the quarters of up to four registers, one in each quarter; what is beyond the last register is nothing's.
+///
+/// # Safety
+///
+/// The CPU has this backend's features.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn quarters<const T: usize>(d: [__m512i; T]) -> __m512i {
+    // SAFETY: cpu: the caller's.
+    unsafe {
+        let of = |t: usize| d.get(t).or(d.first()).copied();
+        let zero = _mm512_setzero_si512();
+        let (a, b) = (of(0).unwrap_or(zero), of(1).unwrap_or(zero));
+        let (c, d) = (of(2).unwrap_or(zero), of(3).unwrap_or(zero));
+        let low = _mm512_add_epi32(
+            _mm512_shuffle_i64x2::<0x44>(a, b),
+            _mm512_shuffle_i64x2::<0xee>(a, b),
+        );
+        let high = _mm512_add_epi32(
+            _mm512_shuffle_i64x2::<0x44>(c, d),
+            _mm512_shuffle_i64x2::<0xee>(c, d),
+        );
+        _mm512_add_epi32(
+            _mm512_shuffle_i64x2::<0x88>(low, high),
+            _mm512_shuffle_i64x2::<0xdd>(low, high),
+        )
+    }
 }
