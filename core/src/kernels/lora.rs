@@ -5,13 +5,13 @@
 
 use crate::blob::{BPanel, Lora, Model, Site};
 use crate::error::Error;
-use crate::kernels::float::{Element, F16, F32, I8, Vectors, add_products, whole};
+use crate::kernels::float::{Element, F16, F32, I8, Vectors};
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
-use crate::kernels::{A_UNIT, BLOCK, CHAINS, HELD_PANELS, Kernels, SMALL, UNIT};
+use crate::kernels::{A_UNIT, BLOCK, HELD_PANELS, Kernels, SMALL, UNIT};
 use crate::math::pow2;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -390,145 +390,62 @@ impl BRows<'_> {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
-                [c] if !SMALL => self.column::<I, E>(isa, *c, d),
-                [_] => self.units::<I, E, CHAINS, 1>(isa, columns, d),
-                _ if CHAINS == 1 => self.units::<I, E, 1, 1>(isa, columns, d),
-                [_, _] | [_, _, _] => self.units::<I, E, 2, 2>(isa, columns, d),
-                _ => self.units::<I, E, 1, 4>(isa, columns, d),
+                [_] if self.stride == 1 && !SMALL => self.alone::<I, E>(isa, d),
+                [_] => self.units::<I, E, 1>(isa, columns, d),
+                _ if SMALL => self.units::<I, E, 1>(isa, columns, d),
+                [_, _] => self.units::<I, E, 2>(isa, columns, d),
+                [_, _, _] => self.units::<I, E, 3>(isa, columns, d),
+                _ => self.units::<I, E, 4>(isa, columns, d),
             };
             columns = columns.get(taken..).unwrap_or(&[]);
         }
     }
 
-    /// All units of the first `C` columns, `U` at once.
+    /// All units of the only column.
     #[inline(always)]
-    fn units<I: Isa, E: Vectors, const U: usize, const C: usize>(
+    fn alone<I: Isa, E: Vectors>(&self, isa: I, d: &mut [[f32; LANES]]) -> usize {
+        let tiles = E::vectors(self.b.tiles(self.unit, d.len()).unwrap_or(&[]));
+        for (d, tile) in d.iter_mut().zip(tiles.chunks_exact(self.b.rank.max(1))) {
+            let mut sum = [isa.load(d)];
+            products::<I, E, 1>(isa, tile, self.u.iter().map(|u| [u]), &mut sum);
+            let [sum] = sum;
+            *d = sum.array();
+        }
+        1
+    }
+
+    /// All units of the first `C` columns, one by one: a CPU begins the next one while a chain of additions waits.
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
+    fn units<I: Isa, E: Vectors, const C: usize>(
         &self,
         isa: I,
         columns: &[usize],
         d: &mut [[f32; LANES]],
     ) -> usize {
-        if let Some(columns) = columns.first_chunk::<C>() {
-            let (n, rank) = (self.n.max(1), self.b.rank.max(1));
-            let tiles = self.b.tiles(self.unit, d.len() / n);
-            let tiles = E::vectors(tiles.unwrap_or(&[])).chunks(U * rank);
-            for (d, tiles) in d.chunks_mut(U * n).zip(tiles) {
-                if U == 1 || d.len() == U * n {
-                    self.grid::<I, E, U, C>(isa, tiles, columns, d);
-                } else {
-                    for (d, tile) in d.chunks_mut(n).zip(tiles.chunks(rank)) {
-                        self.grid::<I, E, 1, C>(isa, tile, columns, d);
-                    }
-                }
-            }
-        }
-        C
-    }
-
-    /// All units of column `c`, one by one: a CPU computes several at once where a chain of additions waits.
-    #[inline(always)]
-    fn column<I: Isa, E: Vectors>(&self, isa: I, c: usize, d: &mut [[f32; LANES]]) -> usize {
-        let u = self.u.get(c..).unwrap_or(&[]);
-        match self.stride {
-            0 | 1 => self.one_by_one::<I, E>(isa, u.iter(), d.iter_mut()),
-            stride => {
-                let d = d.iter_mut().skip(c).step_by(self.n.max(1));
-                self.one_by_one::<I, E>(isa, u.iter().step_by(stride), d);
-            }
-        }
-        1
-    }
-
-    /// The units of `d` times the column whose r-vector has the rows `u`.
-    #[inline(always)]
-    fn one_by_one<'d, I: Isa, E: Vectors>(
-        &self,
-        isa: I,
-        u: impl Iterator<Item = &'d [f32; A_UNIT]> + Clone,
-        d: impl ExactSizeIterator<Item = &'d mut [f32; LANES]>,
-    ) {
-        let tiles = E::vectors(self.b.tiles(self.unit, d.len()).unwrap_or(&[]));
+        let Some(columns) = columns.first_chunk::<C>() else {
+            return C;
+        };
+        let n = self.n.max(1);
+        let tiles = E::vectors(self.b.tiles(self.unit, d.len() / n).unwrap_or(&[]));
         let tiles = tiles.chunks_exact(self.b.rank.max(1));
-        for (tile, d) in tiles.zip(d) {
-            let mut sum = [isa.load(d)];
-            let (steps, rest) = tile.as_chunks::<A_UNIT>();
-            for (step, u) in steps.iter().zip(u.clone()) {
-                isa.prefetch_lines(step, B_AHEAD);
-                E::add_four(isa, step.each_ref(), [u], &mut sum);
-            }
-            if !rest.is_empty() {
-                let last = u.clone().nth(steps.len());
-                for (vector, u) in rest.iter().zip(last.unwrap_or(&[0.0; A_UNIT])) {
-                    for sum in &mut sum {
-                        *sum = *sum + isa.splat(*u) * E::load(isa, vector);
-                    }
+        for (d, tile) in d.chunks_exact_mut(n).zip(tiles) {
+            let mut sums = [isa.splat(0.0); C];
+            for (sum, c) in sums.iter_mut().zip(columns) {
+                if let Some(d) = d.get(*c) {
+                    *sum = isa.load(d);
                 }
             }
-            let [sum] = sum;
-            *d = sum.array();
-        }
-    }
-
-    /// `U` units times `C` columns.
-    #[cfg_attr(not(pleach_small), inline(always))]
-    #[cfg_attr(pleach_small, inline(never))]
-    fn grid<I: Isa, E: Vectors, const U: usize, const C: usize>(
-        &self,
-        isa: I,
-        vectors: &[E::Vector],
-        columns: &[usize; C],
-        d: &mut [[f32; LANES]],
-    ) {
-        let mut sums = self.sums::<I, U, C>(isa, columns, d);
-        let mut tiles: [&[E::Vector]; U] = [&[]; U];
-        for (to, tile) in tiles.iter_mut().zip(vectors.chunks(self.b.rank.max(1))) {
-            *to = tile;
-        }
-        let of = |u: &[[f32; A_UNIT]]| columns.map(|c| u.get(c).copied().unwrap_or_default());
-        let mut rows = self
-            .u
-            .chunks(self.stride.max(1))
-            .take(self.b.rank.div_ceil(A_UNIT));
-        // The compiler knows the length of a whole step. Firmware has no flash for a second loop.
-        while !SMALL
-            && let Some(step) = whole(tiles)
-            && let Some(u) = rows.next()
-        {
-            let step = step.map(|s: &[_; A_UNIT]| s.as_slice());
-            add_products::<I, E, C, U, A_UNIT, B_AHEAD>(isa, step, of(u).each_ref(), &mut sums);
-            tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
-        }
-        for u in rows {
-            add_products::<I, E, C, U, A_UNIT, 0>(isa, tiles, of(u).each_ref(), &mut sums);
-            tiles = tiles.map(|tile| tile.get(A_UNIT..).unwrap_or(&[]));
-        }
-        for (i, d) in d.chunks_mut(self.n.max(1)).enumerate() {
-            for (sums, c) in sums.iter().zip(columns) {
-                if let (Some(sum), Some(d)) = (sums.get(i), d.get_mut(*c)) {
+            let rows = self.u.chunks(self.stride.max(1));
+            let rows = rows.map_while(|row| of(row, columns));
+            products::<I, E, C>(isa, tile, rows, &mut sums);
+            for (sum, c) in sums.into_iter().zip(columns) {
+                if let Some(d) = d.get_mut(*c) {
                     *d = sum.array();
                 }
             }
         }
-    }
-
-    /// What `d` holds, `[column][unit]`.
-    #[inline(always)]
-    fn sums<I: Isa, const U: usize, const C: usize>(
-        &self,
-        isa: I,
-        columns: &[usize; C],
-        d: &[[f32; LANES]],
-    ) -> [[I::Lanes; U]; C] {
-        // No closure: one that is not inlined is compiled without the backend's features.
-        let mut sums = [[isa.splat(0.0); U]; C];
-        for (sums, c) in sums.iter_mut().zip(columns) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                if let Some(d) = d.get(i * self.n + c) {
-                    *sum = isa.load(d);
-                }
-            }
-        }
-        sums
+        C
     }
 
     /// Column `c` of a borrowed B, whose rows are not interleaved.
@@ -544,5 +461,44 @@ impl BRows<'_> {
             }
         }
         1
+    }
+}
+
+/// Those of `row` `[column][4]` that belong to these columns.
+#[inline(always)]
+fn of<'a, const C: usize>(
+    row: &'a [[f32; A_UNIT]],
+    columns: &[usize; C],
+) -> Option<[&'a [f32; A_UNIT]; C]> {
+    let mut all = [row.first()?; C];
+    for (u, c) in all.iter_mut().zip(columns) {
+        *u = row.get(*c)?;
+    }
+    Some(all)
+}
+
+/// Adds the products of a tile of B `[j][16]` with `C` r-vectors, of which `rows` has four rows at once: j ascending.
+#[inline(always)]
+fn products<'u, I: Isa, E: Vectors, const C: usize>(
+    isa: I,
+    tile: &[E::Vector],
+    rows: impl Iterator<Item = [&'u [f32; A_UNIT]; C]> + Clone,
+    sums: &mut [I::Lanes; C],
+) {
+    let (steps, rest) = tile.as_chunks::<A_UNIT>();
+    for (step, u) in steps.iter().zip(rows.clone()) {
+        isa.prefetch_lines(step, B_AHEAD);
+        E::add_four(isa, step.each_ref(), u, sums);
+    }
+    if !rest.is_empty()
+        && let Some(u) = rows.clone().nth(steps.len())
+    {
+        for (j, vector) in rest.iter().enumerate() {
+            let vector = E::load(isa, vector);
+            for (sum, u) in sums.iter_mut().zip(u) {
+                let u = u.get(j).copied().unwrap_or(0.0);
+                *sum = *sum + isa.splat(u) * vector;
+            }
+        }
     }
 }
