@@ -3,7 +3,7 @@
 use crate::blob::Tensor;
 use crate::error::Error;
 use crate::kernels::float::{Element, F16, F32};
-use crate::kernels::isa::{Isa, LANES, Task};
+use crate::kernels::isa::{Acc, Isa, LANES, Task};
 use crate::kernels::layout::{Dtype, q8_weight};
 use crate::kernels::lora::{LoraTerm, add_deltas};
 use crate::kernels::q8::Q8Tile;
@@ -112,13 +112,22 @@ impl Task for AddDeltas<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        let mut d: Acc = [[0.0; LANES]; BLOCK];
         let n = self.term.columns.max(1);
         let units = self.out.chunks_exact_mut(n.saturating_mul(LANES).max(1));
         for (unit, out) in units.enumerate() {
             let blocks = out.as_chunks_mut::<LANES>().0.chunks_mut(BLOCK);
             for (i, block) in blocks.enumerate() {
                 let columns = (i * BLOCK, block.len());
-                add_deltas(isa, &self.term, self.ranks, (0, unit), columns, block);
+                add_deltas(
+                    isa,
+                    &self.term,
+                    self.ranks,
+                    (0, unit),
+                    columns,
+                    block,
+                    &mut d,
+                );
             }
         }
     }

@@ -261,7 +261,7 @@ impl<'a> LinearJob<'a> {
         let n = (floats / LANES).max(1);
         let most = (UNDER_WAY / n.min(BLOCK)).clamp(1, BLOCK);
         let sharing = SHARING * BLOCK / n.min(BLOCK);
-        let mut acc = [[0.0; LANES]; UNDER_WAY];
+        let mut vectors = [[[0.0; LANES]; UNDER_WAY]; 2];
         let mut block = Block::EMPTY;
         let (mut unit, mut out) = (first, out.as_chunks_mut::<LANES>().0);
         for (number, part) in self.parts.iter().flatten().enumerate() {
@@ -282,7 +282,7 @@ impl<'a> LinearJob<'a> {
                     block.take(&self.input, part.weight.dtype, columns);
                     for (i, out) in out.chunks_mut(n.saturating_mul(most).max(1)).enumerate() {
                         let at = (unit + i * most, start);
-                        self.part_units(isa, (number, part), at, &block, &mut acc, (n, out));
+                        self.part_units(isa, (number, part), at, &block, &mut vectors, (n, out));
                     }
                 }
                 unit += sharing;
@@ -301,7 +301,7 @@ impl<'a> LinearJob<'a> {
         (number, part): (usize, &Part<'_>),
         (unit, start): (usize, usize),
         block: &Block<'_>,
-        acc: &mut [[f32; LANES]; UNDER_WAY],
+        [acc, d]: &mut [[[f32; LANES]; UNDER_WAY]; 2],
         (n, out): (usize, &mut [[f32; LANES]]),
     ) {
         let columns = block.len.max(1);
@@ -319,11 +319,7 @@ impl<'a> LinearJob<'a> {
             }
         }
         if let Some(term) = &self.term {
-            let at_once = (BLOCK / columns).max(1);
-            for (i, acc) in acc.chunks_mut((at_once * columns).max(1)).enumerate() {
-                let unit = unit + i * at_once;
-                add_deltas(isa, term, self.u, (number, unit), (start, columns), acc);
-            }
+            add_deltas(isa, term, self.u, (number, unit), (start, columns), acc, d);
         }
         // Where one block has all columns, all units are one piece.
         let pieces = match n == columns {

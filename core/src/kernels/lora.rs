@@ -313,7 +313,7 @@ const B_AHEAD: usize = 2048;
 
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
-/// its value.
+/// its value. `d` has room for as many vectors as `acc`.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_deltas<I: Isa>(
@@ -323,8 +323,10 @@ pub(crate) fn add_deltas<I: Isa>(
     (part, unit): (usize, usize),
     (start, n): (usize, usize),
     acc: &mut [[f32; LANES]],
+    d: &mut [[f32; LANES]],
 ) {
-    let mut d: Acc = [[0.0; LANES]; BLOCK];
+    let d = d.get_mut(..acc.len()).unwrap_or(&mut []);
+    d.fill([0.0; LANES]);
     let mut took = 0u32;
     for (index, s) in term.selected.iter().enumerate() {
         let gates = term.gates(index, start, n);
@@ -355,7 +357,6 @@ pub(crate) fn add_deltas<I: Isa>(
             took |= 1 << c;
         }
         let columns = columns.get(..count).unwrap_or(&[]);
-        let d = d.get_mut(..acc.len()).unwrap_or(&mut []);
         match b.dtype {
             Dtype::Q8 => rows.add::<I, I8>(isa, columns, d),
             Dtype::F16 => rows.add::<I, F16>(isa, columns, d),

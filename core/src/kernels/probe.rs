@@ -254,6 +254,7 @@ impl Task for Deltas<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        let mut d: Acc = [[0.0; LANES]; BLOCK];
         let n = self.term.columns;
         let units = self
             .out
@@ -264,7 +265,7 @@ impl Task for Deltas<'_> {
             out.fill([0.0; LANES]);
             for (i, block) in out.chunks_mut(BLOCK).enumerate() {
                 let columns = (i * BLOCK, block.len());
-                add_deltas(isa, self.term, self.u, (0, unit), columns, block);
+                add_deltas(isa, self.term, self.u, (0, unit), columns, block, &mut d);
             }
         }
     }
