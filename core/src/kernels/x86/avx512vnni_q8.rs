@@ -153,7 +153,7 @@ fn tiles<const T: usize>(
     T
 }
 
-/// Four steps at once, one in each quarter of a register, of each of `T` tiles, `stride` bytes apart.
+/// Four steps at once, one in each quarter of a register, of each of `T` tiles, at most 4, `stride` bytes apart.
 ///
 /// # Safety
 ///
@@ -182,8 +182,9 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
             for _ in 0..count / 4 {
                 four_steps(4, &mut vectors, &mut q, ahead, &mut d);
             }
-            if count % 4 > 0 {
-                four_steps(count % 4, &mut vectors, &mut q, ahead, &mut d);
+            let rest = count % 4;
+            if rest > 0 {
+                four_steps(rest, &mut vectors, &mut q, ahead, &mut d);
             }
         }
         // SAFETY: bounds: `g < groups`: 4 halves of scales a tile, and an sx and a sum per column. align: unaligned.
@@ -193,9 +194,10 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
                 *halves = _mm_loadl_epi64(scales.cast());
                 *scales = scales.add(8);
             }
-            let [a, b, c, d4] = halves;
-            let halves = (_mm_unpacklo_epi64(a, b), _mm_unpacklo_epi64(c, d4));
-            let sw = _mm512_cvtph_ps(_mm256_set_m128i(halves.1, halves.0));
+            let [first, second, third, fourth] = halves;
+            let low = _mm_unpacklo_epi64(first, second);
+            let high = _mm_unpacklo_epi64(third, fourth);
+            let sw = _mm512_cvtph_ps(_mm256_set_m128i(high, low));
             let columns = block.sx.iter().zip(&block.sum);
             for ((sum, d), (sx, start)) in sums.iter_mut().zip(d).zip(columns) {
                 let start = _mm512_set1_epi32((*start.add(g)).wrapping_mul(-128));
@@ -257,31 +259,32 @@ unsafe fn four_steps<const C: usize, const T: usize>(
     }
 }
 
-/// The sums of the quarters of up to four registers, one in each quarter; what is beyond the last register is nothing's.
+/// The sum of the quarters of each of up to four registers, in a quarter of its own; 0 beyond the last register.
 ///
 /// # Safety
 ///
 /// The CPU has this backend's features.
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn quarters<const T: usize>(d: [__m512i; T]) -> __m512i {
+unsafe fn quarters<const T: usize>(registers: [__m512i; T]) -> __m512i {
     // SAFETY: cpu: the caller's.
     unsafe {
-        let of = |t: usize| d.get(t).or(d.first()).copied();
-        let zero = _mm512_setzero_si512();
-        let (a, b) = (of(0).unwrap_or(zero), of(1).unwrap_or(zero));
-        let (c, d) = (of(2).unwrap_or(zero), of(3).unwrap_or(zero));
-        let low = _mm512_add_epi32(
-            _mm512_shuffle_i64x2::<0x44>(a, b),
-            _mm512_shuffle_i64x2::<0xee>(a, b),
+        let mut four = [_mm512_setzero_si512(); 4];
+        for (to, register) in four.iter_mut().zip(registers) {
+            *to = register;
+        }
+        let [a, b, c, d] = four;
+        let ab = _mm512_add_epi32(
+            _mm512_shuffle_i64x2::<0b01_00_01_00>(a, b),
+            _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
         );
-        let high = _mm512_add_epi32(
-            _mm512_shuffle_i64x2::<0x44>(c, d),
-            _mm512_shuffle_i64x2::<0xee>(c, d),
+        let cd = _mm512_add_epi32(
+            _mm512_shuffle_i64x2::<0b01_00_01_00>(c, d),
+            _mm512_shuffle_i64x2::<0b11_10_11_10>(c, d),
         );
         _mm512_add_epi32(
-            _mm512_shuffle_i64x2::<0x88>(low, high),
-            _mm512_shuffle_i64x2::<0xdd>(low, high),
+            _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd),
+            _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd),
         )
     }
 }
