@@ -3,7 +3,7 @@
 use crate::blob::format::LayerRecord;
 use crate::blob::{Model, Tensor};
 use crate::error::{Error, Pass};
-use crate::kernels::attention::{self, Gather, LANES};
+use crate::kernels::attention::{Gather, LANES, Store};
 use crate::kernels::elementwise::{self, Act, Norm, Quantise, column_mut, place};
 use crate::kernels::layout::{groups, round_up};
 use crate::kernels::lora::{LoraSource, LoraTerm};
@@ -236,28 +236,35 @@ impl<'m> Machine<'m> {
     ) -> Result<u64, Error> {
         let n = sweep.active as usize;
         let c = &self.model.config;
-        let kv = self.options.kv;
         let (dim, heads) = (c.head_dim as usize, c.kv_heads as usize);
         let context = shape(self.model, self.options).context;
         let k_at = round_up((c.heads * c.head_dim) as usize, UNIT);
         let v_at = k_at + round_up(heads * dim, UNIT);
         let from = |at: usize| state.output.get(at * n..).ok_or(Error::Corrupt);
         let (k, v) = (from(k_at)?, from(v_at)?);
-        let rows = |outputs, column| {
-            let (vectors, rest) = elementwise::column_of(outputs, n, column, heads * dim);
-            vectors.map(|v| v.as_slice()).chain([rest])
-        };
         let columns = state.columns.get(..n).ok_or(Error::Corrupt)?;
-        for (col, column) in columns.iter().enumerate() {
+        for (i, column) in columns.iter().enumerate() {
             let pos = column.position();
             let [keys, values] = cache_ranges(self.model, self.options, layer, column.pass());
-            let keys = state.kv.get_mut(keys).ok_or(Error::Corrupt)?;
-            let tile = |head| (head * (context / LANES) + pos / LANES) * dim * LANES;
-            let first = |head| tile(head) + pos % LANES;
-            attention::store(keys, kv, dim, first, LANES, rows(k, col));
-            let values = state.kv.get_mut(values).ok_or(Error::Corrupt)?;
-            let first = |head| (head * context + pos) * dim;
-            attention::store(values, kv, dim, first, 1, rows(v, col));
+            let tile = pos / LANES * dim * LANES;
+            let both = [
+                (keys, tile + pos % LANES, LANES, k),
+                (values, pos * dim, 1, v),
+            ];
+            for (range, first, stride, outputs) in both {
+                self.kernels.run(Store {
+                    cache: state.kv.get_mut(range).ok_or(Error::Corrupt)?,
+                    kv: self.options.kv,
+                    head_dim: dim,
+                    head: context * dim,
+                    first,
+                    stride,
+                    outputs,
+                    columns: n,
+                    column: i,
+                    rows: heads * dim,
+                });
+            }
         }
         Ok((2 * heads * dim * n) as u64)
     }

@@ -8,23 +8,24 @@
 //! and sums lie `[segment][head][column][..]`, so a unit's are contiguous.
 //!
 //! * `groups`: which query heads and columns go through the keys and values of a unit together.
+//! * `store`: a position's keys and values on their way into the caches.
 //! * `score`, `softmax`, `mix`: the three operations, and what joins their segments.
 
 mod groups;
 mod mix;
 mod score;
 mod softmax;
+mod store;
 
 pub(crate) use mix::Gather;
 pub(crate) use softmax::{Denominators, Maxima};
+pub(crate) use store::Store;
 
 use crate::error::Pass;
 use crate::kernels::Kernels;
 use crate::kernels::float::{F16, F32};
 use crate::kernels::isa::Isa;
 use crate::kernels::log::{Operation, ran};
-use crate::math;
-use crate::pairs::pairs;
 use crate::session::Column;
 
 pub use crate::kernels::isa::LANES;
@@ -194,59 +195,5 @@ impl AttentionJob<'_> {
         let at = head.saturating_add(first).saturating_mul(row);
         let end = at.saturating_add(positions.saturating_mul(row));
         cache.get(at..end).unwrap_or(&[])
-    }
-}
-
-/// Writes one position's keys or values into a layer's cache: those of head `h` from number `first(h)` on, `stride`
-/// apart. `values` are the heads', one after the other, in pieces of any length. Where the cache is f16, with the clamp,
-/// flush and rounding of ARITHMETIC.md, *Attention*.
-pub(crate) fn store<'a>(
-    cache: &mut [u8],
-    kv: KvType,
-    dim: usize,
-    first: impl Fn(usize) -> usize,
-    stride: usize,
-    values: impl Iterator<Item = &'a [f32]>,
-) {
-    let dim = dim.max(1);
-    let mut row = 0usize;
-    for mut rest in values {
-        while !rest.is_empty() {
-            let (head, d) = (row / dim, row % dim);
-            let (now, later) = rest.split_at(rest.len().min(dim - d));
-            let at = first(head).saturating_add(d.saturating_mul(stride));
-            match kv {
-                KvType::F32 => write(cache, at, stride, now, f32::to_le_bytes),
-                KvType::F16 => write(cache, at, stride, now, |x| {
-                    math::to_f16_cache(x).to_le_bytes()
-                }),
-            }
-            (row, rest) = (row + now.len(), later);
-        }
-    }
-}
-
-/// Writes values as numbers of `BYTES` bytes, `stride` apart from number `at` on.
-#[inline(always)]
-fn write<const BYTES: usize>(
-    cache: &mut [u8],
-    at: usize,
-    stride: usize,
-    values: &[f32],
-    number: impl Fn(f32) -> [u8; BYTES],
-) {
-    let numbers = cache.as_chunks_mut::<BYTES>().0;
-    let slots = numbers.get_mut(at..).unwrap_or(&mut []).iter_mut();
-    let slots = slots.step_by(stride.max(1));
-    match values.as_array::<LANES>() {
-        // All at once, which vectorises.
-        Some(values) => {
-            let mut all = [[0; BYTES]; LANES];
-            all.iter_mut()
-                .zip(values)
-                .for_each(|(n, v)| *n = number(*v));
-            pairs(slots, all.into_iter()).for_each(|(s, n)| *s = n);
-        }
-        None => pairs(slots, values.iter()).for_each(|(s, v)| *s = number(*v)),
     }
 }
