@@ -181,7 +181,7 @@ pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Opti
 }
 
 /// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
-/// once, and an x spread once. Of each line of a tile, the one `AHEAD` bytes behind it is asked for, if that is not 0.
+/// once, and an x spread once. Of each line of a tile, the one `AHEAD` bytes behind it is asked for.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn add_products<
@@ -189,18 +189,17 @@ pub(crate) fn add_products<
     E: Vectors,
     const C: usize,
     const T: usize,
-    const L: usize,
     const AHEAD: usize,
 >(
     isa: I,
     tiles: [&[E::Vector]; T],
-    x: [&[f32; L]; C],
+    x: [&[f32; LANES]; C],
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
         && E::BYTES < F32::BYTES
         && C == I::QUERIES
-        && let Some(tiles) = whole::<_, T, L>(tiles)
+        && let Some(tiles) = whole::<_, T, LANES>(tiles)
         && let [tile] = tiles.as_slice()
         && let Some(sums) = sums.as_flattened_mut().as_mut_array()
     {
@@ -212,12 +211,12 @@ pub(crate) fn add_products<
         }
         return;
     }
-    for k in 0..L {
+    for k in 0..LANES {
         let mut vectors = [isa.splat(0.0); T];
         for (lanes, tile) in vectors.iter_mut().zip(tiles) {
             let Some(vector) = tile.get(k) else { return };
             *lanes = E::load(isa, vector);
-            if AHEAD > 0 && k.is_multiple_of(LINE / size_of::<E::Vector>().clamp(1, LINE)) {
+            if k.is_multiple_of(LINE / size_of::<E::Vector>().clamp(1, LINE)) {
                 isa.prefetch(vector, AHEAD);
             }
         }
@@ -278,7 +277,7 @@ fn tiles<I: Isa, E: Element, const U: usize>(
         let (at, x) = (k * LANES * E::BYTES, isa.splat(*x));
         for (sum, tile) in sums.iter_mut().zip(tiles) {
             let values = tile.get(at..).unwrap_or(&[]);
-            if I::AHEAD > 0
+            if I::PREFETCHES
                 && k.is_multiple_of(LINE / (LANES * E::BYTES))
                 && let Some(first) = values.first()
             {

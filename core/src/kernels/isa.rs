@@ -50,14 +50,13 @@ pub(crate) trait Isa: Copy {
     /// fit the registers.
     const TILES: usize = 1;
 
-    /// Whether four products at once ([`add_four_f16`](Isa::add_four_f16), [`add_four_i8`](Isa::add_four_i8), for
-    /// [`QUERIES`](Isa::QUERIES) sums) are better than one by one: where a product takes a factor from an element of a register,
-    /// or where only assembly keeps the sums in registers.
+    /// Whether keys and values go by four products at once ([`add_four_f16`](Isa::add_four_f16), for
+    /// [`QUERIES`](Isa::QUERIES) sums): where a product takes a factor from an element of a register, or where only assembly
+    /// keeps the sums in registers. B goes by four everywhere but on firmware without this, with 1 to 4 sums.
     const BY_FOUR: bool = false;
 
-    /// How far ahead of a stream of weights [`q8`](Isa::q8) asks for memory, in bytes. 0: [`prefetch`](Isa::prefetch) does
-    /// nothing.
-    const AHEAD: usize = 0;
+    /// Whether [`prefetch`](Isa::prefetch) does anything.
+    const PREFETCHES: bool = false;
 
     /// Asks for the memory `ahead` bytes behind `at`, which need not be ours.
     #[inline(always)]
@@ -68,7 +67,7 @@ pub(crate) trait Isa: Copy {
     /// [`prefetch`](Isa::prefetch) for all of `values`, once per line of memory.
     #[inline(always)]
     fn prefetch_lines<T>(self, values: &[T], ahead: usize) {
-        if Self::AHEAD == 0 {
+        if !Self::PREFETCHES {
             return;
         }
         let step = LINE / size_of::<T>().clamp(1, LINE);

@@ -309,6 +309,7 @@ impl<'a> LinearJob<'a> {
         let acc = acc.get_mut(..units.saturating_mul(columns));
         let acc = acc.unwrap_or(&mut []);
         gemv_units(isa, &part.weight, unit, block, acc);
+        // Asked once, not for each unit.
         if part.bias.is_some() {
             for (i, acc) in acc.chunks_mut(columns).enumerate() {
                 if let Some(bias) = part.bias(isa, unit + i) {
@@ -321,12 +322,14 @@ impl<'a> LinearJob<'a> {
         if let Some(term) = &self.term {
             add_deltas(isa, term, self.u, (number, unit), (start, columns), acc, d);
         }
-        // Where one block has all columns, all units are one piece.
-        let pieces = match n == columns {
-            true => (acc.len().max(1), acc.len().max(1)),
-            false => (n.max(1), columns),
+        // Where one block has all columns, all units are one piece, and one loop.
+        let whole = acc.len().max(1);
+        let (of_out, of_acc) = if n == columns {
+            (whole, whole)
+        } else {
+            (n.max(1), columns)
         };
-        for (out, acc) in out.chunks_mut(pieces.0).zip(acc.chunks(pieces.1)) {
+        for (out, acc) in out.chunks_mut(of_out).zip(acc.chunks(of_acc)) {
             let out = out.get_mut(start..).unwrap_or(&mut []);
             let rows = out.iter_mut().zip(acc);
             match self.residual {

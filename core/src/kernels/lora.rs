@@ -311,7 +311,7 @@ pub(crate) fn prefetch<I: Isa>(
 /// rows of those units are computed meanwhile. Twice as much took 1 % more of a token.
 const B_AHEAD: usize = 2048;
 
-/// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most 8, selected at units
+/// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most [`BLOCK`], selected at units
 /// `unit..` of matrix `part`: d = +0; experts ascending, j ascending, `d = d + B[row][j] * u_j`; a column without experts keeps
 /// its value. `d` has room for as many vectors as `acc`.
 #[cfg_attr(not(pleach_small), inline(always))]
@@ -391,7 +391,7 @@ impl BRows<'_> {
             let taken = match columns {
                 [] => return,
                 [c, ..] if self.b.lanes != LANES => self.row_by_row::<E>(*c, d),
-                [_] if self.stride == 1 && !SMALL => self.alone::<I, E>(isa, d),
+                [_] if self.stride == 1 && self.n == 1 && !SMALL => self.alone::<I, E>(isa, d),
                 [_] => self.units::<I, E, 1>(isa, columns, d),
                 [_, ..] if SMALL => self.units::<I, E, 1>(isa, columns, d),
                 [_, _] => self.units::<I, E, 2>(isa, columns, d),
@@ -402,7 +402,7 @@ impl BRows<'_> {
         }
     }
 
-    /// All units of the only column.
+    /// All units of the only column: 107 instructions a unit of rank 16 with AVX-512, where [`BRows::units`] takes 175.
     #[inline(always)]
     fn alone<I: Isa, E: Vectors>(&self, isa: I, d: &mut [[f32; LANES]]) -> usize {
         let tiles = E::vectors(self.b.tiles(self.unit, d.len()).unwrap_or(&[]));
@@ -438,7 +438,7 @@ impl BRows<'_> {
                 }
             }
             let rows = self.u.chunks(self.stride.max(1));
-            let rows = rows.map_while(|row| of(row, columns));
+            let rows = rows.map_while(|row| of_columns(row, columns));
             products::<I, E, C>(isa, tile, rows, &mut sums);
             for (sum, c) in sums.into_iter().zip(columns) {
                 if let Some(d) = d.get_mut(*c) {
@@ -467,7 +467,7 @@ impl BRows<'_> {
 
 /// Those of `row` `[column][4]` that belong to these columns.
 #[inline(always)]
-fn of<'a, const C: usize>(
+fn of_columns<'a, const C: usize>(
     row: &'a [[f32; A_UNIT]],
     columns: &[usize; C],
 ) -> Option<[&'a [f32; A_UNIT]; C]> {
@@ -486,15 +486,17 @@ fn products<'u, I: Isa, E: Vectors, const C: usize>(
     rows: impl Iterator<Item = [&'u [f32; A_UNIT]; C]> + Clone,
     sums: &mut [I::Lanes; C],
 ) {
-    let (steps, rest) = tile.as_chunks::<A_UNIT>();
+    // Where lanes are an array, four unrolled products take a KiB of stack.
+    let (steps, rest) = match I::BY_FOUR || !SMALL {
+        true => tile.as_chunks::<A_UNIT>(),
+        false => (&[][..], tile),
+    };
     for (step, u) in steps.iter().zip(rows.clone()) {
         isa.prefetch_lines(step, B_AHEAD);
         E::add_four(isa, step.each_ref(), u, sums);
     }
-    if !rest.is_empty()
-        && let Some(u) = rows.clone().nth(steps.len())
-    {
-        for (j, vector) in rest.iter().enumerate() {
+    for (vectors, u) in rest.chunks(A_UNIT).zip(rows.skip(steps.len())) {
+        for (j, vector) in vectors.iter().enumerate() {
             let vector = E::load(isa, vector);
             for (sum, u) in sums.iter_mut().zip(u) {
                 let u = u.get(j).copied().unwrap_or(0.0);

@@ -256,7 +256,7 @@ impl<'m> Machine<'m> {
                     cache: state.kv.get_mut(range).ok_or(Error::Corrupt)?,
                     kv: self.options.kv,
                     head_dim: dim,
-                    head: context * dim,
+                    per_head: context * dim,
                     first,
                     stride,
                     outputs,

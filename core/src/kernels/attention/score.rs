@@ -81,9 +81,9 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
         match whole::<_, T, LANES>(tiles) {
             Some(tiles) => {
                 let tiles = tiles.map(|tile| tile.as_slice());
-                add_products::<I, E, Q, T, LANES, AHEAD>(isa, tiles, q, &mut acc);
+                add_products::<I, E, Q, T, AHEAD>(isa, tiles, q, &mut acc);
             }
-            None => add_products::<I, E, Q, T, LANES, AHEAD>(isa, tiles, q, &mut acc),
+            None => add_products::<I, E, Q, T, AHEAD>(isa, tiles, q, &mut acc),
         }
     }
     let scale = isa.splat(job.scale);

@@ -12,13 +12,13 @@ pub(crate) struct Store<'a> {
     pub(crate) cache: &'a mut [u8],
     pub(crate) kv: KvType,
     pub(crate) head_dim: usize,
-    /// Numbers that the cache holds of one head.
-    pub(crate) head: usize,
+    /// Numbers that the cache holds of one head: its context, a multiple of 16, times `head_dim`.
+    pub(crate) per_head: usize,
     /// Where the first number of head 0 goes.
     pub(crate) first: usize,
     /// From one number of a head to the next.
     pub(crate) stride: usize,
-    /// `[16 rows][columns]`, from the first head on.
+    /// `[unit][column][16 rows]`, from the first head on.
     pub(crate) outputs: &'a [f32],
     pub(crate) columns: usize,
     pub(crate) column: usize,
@@ -38,7 +38,9 @@ impl Task for Store<'_> {
             while !rest.is_empty() {
                 let (head, d) = (row / dim, row % dim);
                 let (now, later) = rest.split_at(rest.len().min(dim - d));
-                let at = head.saturating_mul(self.head).saturating_add(self.first);
+                let at = head
+                    .saturating_mul(self.per_head)
+                    .saturating_add(self.first);
                 let at = at.saturating_add(d.saturating_mul(self.stride));
                 match self.kv {
                     KvType::F32 => write(self.cache, at, self.stride, now, f32::to_le_bytes),

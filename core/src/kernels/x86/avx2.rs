@@ -1,7 +1,7 @@
 //! AVX2 with F16C: eight lanes in a register.
 
 use super::arch::*;
-use super::{AHEAD, prefetch};
+use super::prefetch;
 use crate::blob::Tensor;
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::panel::PanelColumn;
@@ -68,7 +68,7 @@ fn flush(x: __m256) -> __m256 {
 impl Isa for Avx2 {
     type Lanes = F32x16;
 
-    const AHEAD: usize = AHEAD;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(self, at: &T, ahead: usize) {

@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: sixteen lanes in a register.
 
 use super::arch::*;
-use super::{AHEAD, avx512vnni_q8, prefetch};
+use super::{avx512vnni_q8, prefetch};
 use crate::blob::Tensor;
 use crate::kernels::isa::{Isa, LANES, Lanes};
 use crate::kernels::panel::PanelColumn;
@@ -64,7 +64,7 @@ impl Lanes for F32x16 {
 impl Isa for Avx512Vnni {
     type Lanes = F32x16;
 
-    const AHEAD: usize = AHEAD;
+    const PREFETCHES: bool = true;
     const TILES: usize = 4;
     const RANGES: usize = 2;
 

@@ -166,6 +166,7 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
     stride: usize,
     ahead: usize,
 ) -> [[[f32; 4]; C]; T] {
+    const { assert!(T <= 4, "a register has four quarters") };
     let mut sums = [_mm512_setzero_ps(); C];
     let (mut scales, mut vectors, mut q) = ([block.scales; T], [block.vectors; T], block.q);
     for (t, (scales, vectors)) in scales.iter_mut().zip(&mut vectors).enumerate() {
@@ -220,7 +221,7 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
     rows
 }
 
-/// Adds up to four steps of `T` tiles, one in each quarter of a register, times those of each column, to `d`.
+/// Adds `taken` steps of `T` tiles, at most four, one in each quarter of a register, times those of each column, to `d`.
 ///
 /// # Safety
 ///
