@@ -20,6 +20,7 @@ mod matrix;
 mod parts;
 mod rope;
 mod rows;
+mod store;
 
 use crate::kernels::layout::Layout;
 use crate::kernels::{BLOCK, Kernels};
