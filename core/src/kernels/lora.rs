@@ -308,7 +308,7 @@ pub(crate) fn prefetch<I: Isa>(
 }
 
 /// How far ahead of a stream of B's vectors to prefetch, in bytes: a column's 8 units of int8 and rank 16, so that the base
-/// rows of those units are computed meanwhile. Twice as much took 1 % more of a token.
+/// rows of those units are computed meanwhile. Twice as much took 1 % more of a token (`cargo xtask peers xlora`).
 const B_AHEAD: usize = 2048;
 
 /// Adds to `acc` `[unit][column]` the deltas of the experts that columns `start..start + n`, at most [`BLOCK`], selected at units
@@ -402,7 +402,8 @@ impl BRows<'_> {
         }
     }
 
-    /// All units of the only column: 107 instructions a unit of rank 16 with AVX-512, where [`BRows::units`] takes 175.
+    /// All units of the only column: the rows of its r-vector lie side by side, so that one counter walks them and the tile.
+    /// [`BRows::units`] picks each row by its number, which takes about half as many instructions more.
     #[inline(always)]
     fn alone<I: Isa, E: Vectors>(&self, isa: I, d: &mut [[f32; LANES]]) -> usize {
         let tiles = E::vectors(self.b.tiles(self.unit, d.len()).unwrap_or(&[]));

@@ -75,7 +75,7 @@ pub(crate) const SMALL: bool = cfg!(pleach_small);
 /// looks them up each time.
 pub(crate) const HELD_PANELS: usize = if SMALL { 0 } else { 16 };
 
-/// Chains of additions that a driver interleaves, to hide how long one addition takes. Firmware computes one by one: its
+/// Chains of additions that the driver of float rows interleaves, to hide how long one addition takes. Firmware computes one by one: its
 /// flash is scarce, and its additions take a cycle.
 pub(crate) const CHAINS: usize = if SMALL { 1 } else { 4 };
 
