@@ -137,29 +137,25 @@ pub(crate) struct LoraTerm<'a> {
     /// `[selected][column]`: h = (scaling * scale) * global weight; a column takes part iff it is not 0.
     pub(crate) h: &'a [f32],
     pub(crate) columns: usize,
-    /// The panels of the first of `selected`, by [`held`].
-    pub(crate) held: &'a [Option<Lora<'a>>],
+    /// B of the first of `selected`, by [`held`].
+    pub(crate) held: &'a [Option<BPanel<'a>>],
 }
 
-/// Looks up the panels of the first selected experts, once for all units of an operation.
+/// Looks up B of the first selected experts, once for all units of an operation.
 pub(crate) fn held<'a>(
     source: &LoraSource<'a>,
     selected: &[Choice],
-) -> [Option<Lora<'a>>; HELD_PANELS] {
+) -> [Option<BPanel<'a>>; HELD_PANELS] {
     let mut held = [None; HELD_PANELS];
     for (held, s) in held.iter_mut().zip(selected) {
-        *held = source.get(s.part as usize, s.class as usize);
+        *held = source.b(s.part as usize, s.class as usize);
     }
     held
 }
 
 impl<'a> LoraTerm<'a> {
     /// The panels of a selected expert.
-    #[inline(always)]
     fn lora(&self, index: usize) -> Option<Lora<'a>> {
-        if let Some(held) = self.held.get(index) {
-            return *held;
-        }
         let s = self.selected.get(index)?;
         self.source.get(s.part as usize, s.class as usize)
     }
@@ -168,7 +164,7 @@ impl<'a> LoraTerm<'a> {
     #[inline(always)]
     fn b(&self, index: usize) -> Option<BPanel<'a>> {
         if let Some(held) = self.held.get(index) {
-            return held.map(|lora| lora.b);
+            return *held;
         }
         let s = self.selected.get(index)?;
         self.source.b(s.part as usize, s.class as usize)
@@ -197,6 +193,7 @@ impl LoraAJob<'_> {
         let n = self.term.columns.max(1);
         let mut block = Block::EMPTY;
         let (mut unit, mut out) = (first, out.as_chunks_mut::<A_UNIT>().0);
+        let mut next = (0, None);
         while !out.is_empty() {
             let row = unit.saturating_mul(A_UNIT);
             let selected = self.term.selected;
@@ -215,34 +212,40 @@ impl LoraAJob<'_> {
             let Some((now, rest)) = out.split_at_mut_checked(here) else {
                 return;
             };
-            self.rows(isa, index, first, now, &mut block);
+            now.fill([0.0; A_UNIT]);
+            let lora = match next {
+                (i, lora @ Some(_)) if i == index => lora,
+                _ => self.term.lora(index),
+            };
+            // No firmware's kernel asks for memory ahead of time.
+            if !SMALL {
+                next = (index + 1, self.term.lora(index + 1));
+            }
+            if let Some(lora) = &lora {
+                let behind = next.1.map_or(self.next, |next| next.a.data);
+                self.rows(isa, (index, lora, behind), first, now, &mut block);
+            }
             (unit, out) = (unit + units.max(1), rest);
         }
     }
 
-    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`.
+    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`. `behind` is read after its A.
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
     fn rows<'b, I: Isa>(
         &'b self,
         isa: I,
-        index: usize,
+        (index, lora, behind): (usize, &Lora<'_>, &[u8]),
         first: usize,
         out: &mut [[f32; A_UNIT]],
         block: &mut Block<'b>,
     ) {
-        out.fill([0.0; A_UNIT]);
-        let Some(lora) = self.term.lora(index) else {
-            return;
-        };
         let n = self.term.columns.max(1);
         let rows = out.len() / n * A_UNIT;
-        // No firmware's kernel asks for memory ahead of time.
         let ahead = if SMALL {
             0
         } else {
-            let next = self.term.lora(index + 1).map(|next| next.a.data);
-            distance(lora.a.data, next.unwrap_or(self.next))
+            distance(lora.a.data, behind)
         };
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
@@ -297,9 +300,9 @@ pub(crate) fn prefetch<I: Isa>(
     (part, unit): (usize, usize),
     count: usize,
 ) {
-    for (lora, s) in term.held.iter().zip(term.selected) {
+    for (b, s) in term.held.iter().zip(term.selected) {
         if s.part as usize == part
-            && let Some(Lora { b, .. }) = lora
+            && let Some(b) = b
             && let Some(tiles) = b.tiles(unit, count)
         {
             isa.prefetch_lines(tiles, 0);

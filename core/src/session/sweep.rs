@@ -186,7 +186,6 @@ impl<'m> Machine<'m> {
             Op::LoraA { .. } => {
                 let source = LoraSource::Model(self.model, sites);
                 let selected = chosen(state.choices, sweep.chosen)?;
-                let held = held(&source, selected);
                 let job = LoraAJob {
                     kernels: self.kernels,
                     input: input_of(self.model, self.expands(), k, inputs, None),
@@ -195,7 +194,7 @@ impl<'m> Machine<'m> {
                         selected,
                         h: state.gates,
                         columns: n,
-                        held: &held,
+                        held: &[],
                     },
                     next: parts.iter().flatten().next().map_or(&[], |p| p.weight.data),
                 };

@@ -107,7 +107,7 @@ impl Case {
         all
     }
 
-    /// The same by a backend: panels are looked up beforehand for the first `HELD_PANELS` experts if `hold`, else each time;
+    /// The same by a backend: B is looked up beforehand for the first `HELD_PANELS` experts if `hold`, else each time;
     /// `threads` other than 0 claim pieces.
     fn by(&self, kernels: Kernels, hold: bool, threads: usize, random: &mut Random) -> Vec<u32> {
         let n = self.columns;
