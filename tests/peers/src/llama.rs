@@ -13,7 +13,8 @@ const CRATE: &str = "llama-cpp-sys-2";
 /// For what llama.cpp is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// `-march=native`.
+    /// `-march=native`, without AMX: pleach has no kernels for it, both sides have the same instructions, and under some
+    /// hypervisors it is announced and traps.
     Native,
     /// AVX2, FMA, F16C and BMI2, and nothing later.
     Avx2,
@@ -39,8 +40,14 @@ impl Isa {
         matches!(self, Isa::CortexA76 | Isa::CortexA72)
     }
 
-    fn options(self) -> &'static [&'static str] {
+    fn options(self, cpu: &Cpu) -> &'static [&'static str] {
         match self {
+            // A compiler that knows no AMX refuses the flags, and needs none.
+            Isa::Native if cpu.has("amx_tile") => &[
+                "-DGGML_NATIVE=ON",
+                "-DCMAKE_C_FLAGS=-mno-amx-tile -mno-amx-int8 -mno-amx-bf16",
+                "-DCMAKE_CXX_FLAGS=-mno-amx-tile -mno-amx-int8 -mno-amx-bf16",
+            ],
             Isa::Native => &["-DGGML_NATIVE=ON"],
             Isa::Avx2 => &[
                 "-DGGML_NATIVE=OFF",
@@ -70,7 +77,7 @@ impl Isa {
                 let has = pairs.into_iter().filter(|(flag, _)| cpu.has(flag));
                 let mut all: Vec<&str> = has.map(|(_, said)| said).collect();
                 all.extend(["OPENMP = 1", "REPACK = 1"]);
-                (all, vec![])
+                (all, vec!["AMX_INT8 = 1"])
             }
             Isa::Avx2 => (
                 vec![
@@ -113,6 +120,7 @@ impl Llama {
     /// Builds it, unless it is built, and checks what it says of itself.
     pub fn build(isa: Isa) -> Result<Self> {
         let (sources, version) = sources()?;
+        let cpu = Cpu::of_machine();
         let build = target().join("llama").join(isa.name());
         fs::create_dir_all(&build).map_err(|e| format!("{}: {e}", build.display()))?;
         let mut configure = Command::new("cmake");
@@ -123,7 +131,7 @@ impl Llama {
             .arg(&build)
             .arg(format!("-DLLAMA_CPP={}", sources.display()))
             .arg("-DCMAKE_BUILD_TYPE=Release")
-            .args(isa.options());
+            .args(isa.options(&cpu));
         if isa.is_aarch64() {
             // One thread and no other file: an emulator runs it.
             configure.args([
@@ -167,7 +175,7 @@ impl Llama {
         ask.arg("system");
         let out = ask.output().map_err(|e| format!("{}: {e}", isa.name()))?;
         llama.system = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-        llama.check(&Cpu::of_machine())?;
+        llama.check(&cpu)?;
         Ok(llama)
     }
 
@@ -319,6 +327,8 @@ mod tests {
         let less = full.replace("AVX512_VNNI = 1 | ", "");
         let refused = llama(Isa::Native, &less).check(&cpu).unwrap_err();
         assert!(refused.contains("AVX512_VNNI = 1"), "{refused}");
+        let amx = format!("{full}AMX_INT8 = 1 | ");
+        assert!(llama(Isa::Native, &amx).check(&cpu).is_err());
         // And one that has more than it may.
         let avx2 = "AVX2 = 1 | F16C = 1 | FMA = 1 | OPENMP = 1 | REPACK = 1 | ";
         assert!(llama(Isa::Avx2, avx2).check(&cpu).is_ok());
