@@ -13,12 +13,18 @@ impl Interleaved for I8mm {
     const WIDEST: usize = 4;
 
     #[inline(always)]
-    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: `self`. The rest is the caller's.
-        unsafe {
-            match C % 2 {
-                0 => gemv_q8_r16k4_neon_i8mm(block, acc),
-                _ => gemv_q8_r16k4_neon_dotprod(block, acc),
+    unsafe fn r16k4<const C: usize, const T: usize>(
+        self,
+        block: &Q8Block<'_, C, T>,
+        acc: &mut [[[f32; LANES]; C]; T],
+    ) {
+        for (block, acc) in block.each().iter().zip(acc) {
+            // SAFETY: cpu: `self`. The rest is the caller's.
+            unsafe {
+                match C % 2 {
+                    0 => gemv_q8_r16k4_neon_i8mm(block, acc),
+                    _ => gemv_q8_r16k4_neon_dotprod(block, acc),
+                }
             }
         }
     }

@@ -142,7 +142,7 @@ pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
     block: &Q8Block<'_, C>,
     acc: &mut [[f32; LANES]; C],
 ) {
-    let (mut scales, mut w, mut q) = (block.scales, block.vectors, block.q);
+    let ([mut scales], [mut w], mut q) = (block.scales, block.vectors, block.q);
     // SAFETY: cpu: the caller.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; C];
     let mut g = 0;
@@ -180,7 +180,7 @@ pub(super) unsafe fn rows_of_16<D: Dots, const C: usize>(
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(super) unsafe fn rows_of_4<D: Dots, const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
-    let (mut scales, mut w, mut q) = (block.scales, block.vectors, block.q);
+    let ([mut scales], [mut w], mut q) = (block.scales, block.vectors, block.q);
     let mut steps = block.steps;
     // SAFETY: cpu: the caller.
     let mut sums = [unsafe { vdupq_n_f32(0.0) }; C];

@@ -12,9 +12,15 @@ impl Interleaved for Neon {
     const WIDEST: usize = 2;
 
     #[inline(always)]
-    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
-        // SAFETY: cpu: `self`. The rest is the caller's.
-        unsafe { gemv_q8_r16k4_neon(block, acc) }
+    unsafe fn r16k4<const C: usize, const T: usize>(
+        self,
+        block: &Q8Block<'_, C, T>,
+        acc: &mut [[[f32; LANES]; C]; T],
+    ) {
+        for (block, acc) in block.each().iter().zip(acc) {
+            // SAFETY: cpu: `self`. The rest is the caller's.
+            unsafe { gemv_q8_r16k4_neon(block, acc) }
+        }
     }
 
     #[inline(always)]

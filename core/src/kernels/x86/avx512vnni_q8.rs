@@ -2,7 +2,7 @@
 //! sum starts at -128 times the sum of its activations, which the panel holds.
 
 use super::arch::*;
-use super::{AHEAD, Avx512Vnni};
+use super::{AHEAD, Avx512Vnni, ahead};
 use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
@@ -13,9 +13,14 @@ use core::array;
 #[allow(unsafe_code)]
 impl Interleaved for Avx512Vnni {
     const WIDEST: usize = 8;
+    const SIDE_BY_SIDE: usize = 12;
 
     #[inline(always)]
-    unsafe fn r16k4<const C: usize>(self, block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
+    unsafe fn r16k4<const C: usize, const T: usize>(
+        self,
+        block: &Q8Block<'_, C, T>,
+        acc: &mut [[[f32; LANES]; C]; T],
+    ) {
         // SAFETY: cpu: `self`. The rest is the caller's.
         unsafe { gemv_q8_r16k4_x86_avx512vnni(block, acc) }
     }
@@ -23,7 +28,7 @@ impl Interleaved for Avx512Vnni {
     #[inline(always)]
     unsafe fn r4k4<const C: usize>(self, block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
         // SAFETY: cpu: `self`. The rest is the caller's.
-        let [sums] = unsafe { gemv_q8_r4k4_x86_avx512vnni(block, 0, AHEAD / 4) };
+        let [sums] = unsafe { gemv_q8_r4k4_x86_avx512vnni(block, AHEAD / 4) };
         sums
     }
 }
@@ -34,67 +39,89 @@ impl Interleaved for Avx512Vnni {
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[allow(unsafe_code)]
-unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize>(
-    block: &Q8Block<'_, C>,
-    acc: &mut [[f32; LANES]; C],
+unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize, const T: usize>(
+    block: &Q8Block<'_, C, T>,
+    acc: &mut [[[f32; LANES]; C]; T],
 ) {
-    let flip = _mm512_set1_epi8(i8::MIN);
-    let mut sums = [_mm512_setzero_ps(); C];
+    let mut sums = [[_mm512_setzero_ps(); C]; T];
     let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
     let mut steps = block.steps;
     for g in 0..block.groups {
-        // Two chains, so that an instruction need not wait for the one before it.
         // SAFETY: bounds: `g < groups`, and there is a sum per group.
-        let mut even = block
+        let even = block
             .sum
             .map(|sum| unsafe { _mm512_set1_epi32((*sum.add(g)).wrapping_mul(-128)) });
-        let mut odd = [_mm512_setzero_si512(); C];
+        // Of one tile, two chains of sums, so that an instruction need not wait for the one before it.
+        let (mut even, mut odd) = ([even; T], [[_mm512_setzero_si512(); C]; T]);
+        let ahead = ahead::<T>(steps.saturating_mul(64), block.stride);
         let count = steps.min(block.group_steps);
         steps -= count;
-        for _ in 0..count / 2 {
-            // SAFETY: bounds: two of `count` steps, which sum to `block.steps` over the groups; a step is 64 bytes of
-            //   vectors and 4 of each q. align: unaligned loads. A prefetch may go anywhere.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(AHEAD + 64).cast());
-                let w0 = _mm512_xor_si512(_mm512_loadu_si512(vectors.cast()), flip);
-                let w1 = _mm512_xor_si512(_mm512_loadu_si512(vectors.add(64).cast()), flip);
-                for ((even, odd), q) in even.iter_mut().zip(&mut odd).zip(&mut q) {
-                    let x0 = _mm512_set1_epi32(q.cast::<i32>().read_unaligned());
-                    let x1 = _mm512_set1_epi32(q.cast::<i32>().add(1).read_unaligned());
-                    *even = _mm512_dpbusd_epi32(*even, w0, x0);
-                    *odd = _mm512_dpbusd_epi32(*odd, w1, x1);
-                    *q = q.add(8);
-                }
-                vectors = vectors.add(128);
-            }
-        }
-        if count % 2 == 1 {
-            // SAFETY: bounds: the last of `count` steps. align: unaligned loads.
-            unsafe {
-                let w = _mm512_xor_si512(_mm512_loadu_si512(vectors.cast()), flip);
-                for (even, q) in even.iter_mut().zip(&mut q) {
-                    let x = _mm512_set1_epi32(q.cast::<i32>().read_unaligned());
-                    *even = _mm512_dpbusd_epi32(*even, w, x);
-                    *q = q.add(4);
-                }
-                vectors = vectors.add(64);
-            }
-        }
-        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales and an sx per column. align: unaligned.
+        // SAFETY: cpu: this function's. bounds: `count` steps in all, which sum to `block.steps` over the groups.
         unsafe {
-            let sw = _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()));
-            scales = scales.add(32);
-            for ((sum, d), sx) in sums.iter_mut().zip(even.iter().zip(odd)).zip(&block.sx) {
-                let d = _mm512_cvtepi32_ps(_mm512_add_epi32(*d.0, d.1));
-                let sx = _mm512_set1_ps(*sx.add(g) * block.pow);
-                *sum = _mm512_add_ps(*sum, _mm512_mul_ps(d, _mm512_mul_ps(sw, sx)));
+            for _ in 0..count / 2 {
+                add_step(&mut even, &mut vectors, &mut q, ahead);
+                match T {
+                    1 => add_step(&mut odd, &mut vectors, &mut q, ahead),
+                    _ => add_step(&mut even, &mut vectors, &mut q, ahead),
+                }
+            }
+            if count % 2 == 1 {
+                add_step(&mut even, &mut vectors, &mut q, ahead);
+            }
+        }
+        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales a tile, and an sx per column. align: unaligned.
+        unsafe {
+            let dots = even.iter().zip(&odd);
+            for ((sums, scales), dots) in sums.iter_mut().zip(&mut scales).zip(dots) {
+                let sw = _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()));
+                *scales = scales.add(32);
+                for ((sum, d), sx) in sums
+                    .iter_mut()
+                    .zip(dots.0.iter().zip(dots.1))
+                    .zip(&block.sx)
+                {
+                    let d = _mm512_cvtepi32_ps(_mm512_add_epi32(*d.0, *d.1));
+                    let sx = _mm512_set1_ps(*sx.add(g) * block.pow);
+                    *sum = _mm512_add_ps(*sum, _mm512_mul_ps(d, _mm512_mul_ps(sw, sx)));
+                }
             }
         }
     }
-    for (acc, sum) in acc.iter_mut().zip(sums) {
+    for (acc, sum) in acc.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
         // SAFETY: bounds: 16 of 16 floats. align: unaligned store.
-        unsafe { _mm512_storeu_ps(acc.as_mut_ptr(), sum) };
+        unsafe { _mm512_storeu_ps(acc.as_mut_ptr(), *sum) };
+    }
+}
+
+/// Adds a step of `T` tiles times that of each column to `d`; the pointers move on.
+///
+/// # Safety
+///
+/// The CPU has this backend's features. From each of `vectors` 64 bytes can be read, and 4 from each q.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn add_step<const C: usize, const T: usize>(
+    d: &mut [[__m512i; C]; T],
+    vectors: &mut [*const u8; T],
+    q: &mut [*const i8; C],
+    ahead: usize,
+) {
+    // SAFETY: cpu and bounds: the caller's. align: unaligned loads. A prefetch may go anywhere.
+    unsafe {
+        let mut x = [_mm512_setzero_si512(); C];
+        for (x, q) in x.iter_mut().zip(q) {
+            *x = _mm512_set1_epi32(q.cast::<i32>().read_unaligned());
+            *q = q.add(4);
+        }
+        for (d, vectors) in d.iter_mut().zip(vectors) {
+            _mm_prefetch::<_MM_HINT_T0>(vectors.wrapping_add(ahead).cast());
+            let w = _mm512_loadu_si512(vectors.cast());
+            let w = _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN));
+            for (d, x) in d.iter_mut().zip(x) {
+                *d = _mm512_dpbusd_epi32(*d, w, x);
+            }
+            *vectors = vectors.add(64);
+        }
     }
 }
 
@@ -138,14 +165,11 @@ fn tiles<const T: usize>(
     ahead: usize,
     out: &mut [[f32; 4]],
 ) -> usize {
-    if let Some(tile) = w.q8_tile(first)
-        && let Some(block) = Q8Block::new(&tile, array::from_ref(column))
-        && w.tile(first + T - 1).is_some()
-    {
+    let column = array::from_ref(column);
+    if let Some(block) = Q8Block::new(w, Layout::R4K4, (first, T), column) {
         let ahead = if ahead == 0 { AHEAD / 4 } else { ahead };
-        // SAFETY: cpu: the first argument. `Q8Block::new` makes sound blocks, and the tiles of a tensor up to one that is
-        //   there lie one behind the other, alike.
-        let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(&block, w.tile_bytes(), ahead) };
+        // SAFETY: cpu: the first argument. `Q8Block::new` makes sound blocks, here of `r4k4`.
+        let sums = unsafe { gemv_q8_r4k4_x86_avx512vnni(&block, ahead) };
         for (out, [sums]) in out.iter_mut().zip::<[_; T]>(sums) {
             *out = sums;
         }
@@ -153,26 +177,21 @@ fn tiles<const T: usize>(
     T
 }
 
-/// Four steps at once, one in each quarter of a register, of each of `T` tiles, at most 4, `stride` bytes apart.
+/// Four steps at once, one in each quarter of a register, of each of `T` tiles, at most 4.
 ///
 /// # Safety
 ///
-/// `block` is a sound block of `r4k4`, and so are the `T - 1` that lie behind it.
+/// `block` is a sound block of `r4k4`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[allow(unsafe_code)]
 unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
-    block: &Q8Block<'_, C>,
-    stride: usize,
+    block: &Q8Block<'_, C, T>,
     ahead: usize,
 ) -> [[[f32; 4]; C]; T] {
     const { assert!(T <= 4, "a register has four quarters") };
     let mut sums = [_mm512_setzero_ps(); C];
-    let (mut scales, mut vectors, mut q) = ([block.scales; T], [block.vectors; T], block.q);
-    for (t, (scales, vectors)) in scales.iter_mut().zip(&mut vectors).enumerate() {
-        // SAFETY: bounds: the caller promises `T` tiles.
-        unsafe { (*scales, *vectors) = (scales.add(t * stride), vectors.add(t * stride)) };
-    }
+    let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
     let mut steps = block.steps;
     for g in 0..block.groups {
         let mut d = [[_mm512_setzero_si512(); T]; C];

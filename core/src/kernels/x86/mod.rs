@@ -17,6 +17,20 @@ use core::arch::x86_64 as arch;
 /// 4096 bytes two columns took 2 % more time.
 const AHEAD: usize = 8192;
 
+/// The same where several tiles are as many streams.
+const NEAR: usize = 2048;
+
+/// How far ahead of a tile's vectors to prefetch where `left` bytes of them are left, if `T` tiles `stride` bytes apart are read
+/// side by side: what lies behind one is another one's, so the next to be read lies `T - 1` tiles further.
+#[inline(always)]
+fn ahead<const T: usize>(left: usize, stride: usize) -> usize {
+    match T {
+        1 => AHEAD,
+        _ if left > NEAR => NEAR,
+        _ => NEAR.wrapping_add(stride.wrapping_mul(T - 1)),
+    }
+}
+
 /// Asks for the memory `ahead` bytes behind `at`.
 #[inline(always)]
 #[allow(unsafe_code)]
