@@ -22,6 +22,19 @@ pub const BLOCK: usize = if crate::kernels::SMALL { 2 } else { 8 };
 /// Bytes that memory hands out at once, on most CPUs.
 pub(crate) const LINE: usize = 64;
 
+/// How far ahead of a stream to prefetch, in bytes, where several are read side by side.
+const NEAR: usize = 2048;
+
+/// How far ahead of one of `tiles` tiles to prefetch, which lie `stride` bytes apart and are read side by side, where `left` bytes of it
+/// are left: behind its end lies another one of them, and what is read next `tiles - 1` tiles further.
+#[inline(always)]
+pub(crate) const fn next_of(tiles: usize, left: usize, stride: usize) -> usize {
+    match left > NEAR {
+        true => NEAR,
+        false => NEAR.saturating_add(stride.saturating_mul(tiles.saturating_sub(1))),
+    }
+}
+
 /// Accumulators of a block of columns: `[column][row]`.
 pub(crate) type Acc = [[f32; LANES]; BLOCK];
 

@@ -5,6 +5,8 @@ mod avx2_q8;
 mod avx512vnni;
 mod avx512vnni_q8;
 
+use crate::kernels::isa::next_of;
+
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512vnni::Avx512Vnni;
 
@@ -17,17 +19,12 @@ use core::arch::x86_64 as arch;
 /// 4096 bytes two columns took 2 % more time.
 const AHEAD: usize = 8192;
 
-/// The same where several tiles are as many streams.
-const NEAR: usize = 2048;
-
-/// How far ahead of a tile's vectors to prefetch where `left` bytes of them are left, if `T` tiles `stride` bytes apart are read
-/// side by side: what lies behind one is another one's, so the next to be read lies `T - 1` tiles further.
+/// [`next_of`] of one of `T` tiles; of a single one, always [`AHEAD`].
 #[inline(always)]
 fn ahead<const T: usize>(left: usize, stride: usize) -> usize {
     match T {
         1 => AHEAD,
-        _ if left > NEAR => NEAR,
-        _ => NEAR.wrapping_add(stride.wrapping_mul(T - 1)),
+        _ => next_of(T, left, stride),
     }
 }
 
