@@ -85,12 +85,13 @@ impl<'a> LoraSource<'a> {
 }
 
 /// Lists the experts of up to three matrices that at least one of `n` columns selected, ascending by
-/// matrix, then class, with their h (by `h(part, class, column, scale)`). Returns their number and the rows
-/// of their r-vectors.
+/// matrix, then class, with their h (by `h(part, class, column, scale)`, where `takes(part, class, column)`). Returns their
+/// number and the rows of their r-vectors.
 pub(crate) fn choose(
     source: &LoraSource<'_>,
     experts: usize,
     n: usize,
+    takes: impl Fn(usize, usize, usize) -> bool,
     h: impl Fn(usize, usize, usize, f32) -> f32,
     choices: &mut [Choice],
     gates: &mut [f32],
@@ -100,6 +101,10 @@ pub(crate) fn choose(
     let (mut count, mut row) = (0, 0);
     for part in 0..source.parts() {
         for class in 0..experts {
+            // Asked first: the records of all experts lie apart, and each is a wait for memory.
+            if !(0..n).any(|column| takes(part, class, column)) {
+                continue;
+            }
             let Some((rank, scale)) = source.rank_scale(part, class) else {
                 continue;
             };

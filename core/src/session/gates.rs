@@ -20,10 +20,10 @@ pub(crate) struct GateInputs<'a> {
 }
 
 impl GateInputs<'_> {
-    /// h = (s * scale) * global weight, flushed; 0 where the expert takes no part.
-    fn h(&self, column: &Column, site: usize, class: usize, scale: f32) -> f32 {
-        let (s, global) = match column.gates() {
-            Gates::Off => return 0.0,
+    /// The scaling of an expert, and whether the global weight applies to it; 0 where the expert takes no part.
+    fn scaling(&self, column: &Column, site: usize, class: usize) -> (f32, bool) {
+        match column.gates() {
+            Gates::Off => (0.0, false),
             Gates::Uniform { value } => (value, true),
             Gates::Row { row, global } => {
                 let at = if self.layerwise {
@@ -35,7 +35,11 @@ impl GateInputs<'_> {
                     scalings_row(self.rows, self.width, row as usize, true).and_then(|r| r.get(at));
                 (s.copied().unwrap_or(0.0), global)
             }
-        };
+        }
+    }
+
+    /// h = (s * scale) * global weight, flushed; 0 where the expert takes no part.
+    fn h(&self, (s, global): (f32, bool), scale: f32) -> f32 {
         if s == 0.0 {
             return 0.0;
         }
@@ -55,13 +59,21 @@ impl GateInputs<'_> {
             return Ok((0, 0));
         }
         let source = LoraSource::Model(model, sites);
-        let h = |part: usize, class: usize, column: usize, scale: f32| {
+        let scaling = |part: usize, class: usize, column: usize| {
             let site = sites.get(part).copied().flatten();
             match (site, self.columns.get(column)) {
-                (Some(site), Some(column)) => self.h(column, site.number, class, scale),
-                _ => 0.0,
+                (Some(site), Some(column)) => self.scaling(column, site.number, class),
+                _ => (0.0, false),
             }
         };
-        choose(&source, self.experts, self.columns.len(), h, choices, gates)
+        choose(
+            &source,
+            self.experts,
+            self.columns.len(),
+            |part, class, column| scaling(part, class, column).0 != 0.0,
+            |part, class, column, scale| self.h(scaling(part, class, column), scale),
+            choices,
+            gates,
+        )
     }
 }

@@ -221,6 +221,7 @@ impl<'a> GateParts<'a> {
             &LoraSource::Adapters(adapters),
             count,
             n,
+            |_, _, _| true,
             h,
             self.choices,
             self.gates,

@@ -102,8 +102,18 @@ fn layers_with_experts() {
         let mut gates = std::vec![0.0; loras.len() * columns];
         let h =
             |_, class: usize, column: usize, scale: f32| scalings[class * columns + column] * scale;
-        let (count, rank_rows) =
-            choose(&source, loras.len(), columns, h, &mut choices, &mut gates).unwrap();
+        let takes = |_, class: usize, column: usize| scalings[class * columns + column] != 0.0;
+        let (choices_of, gates_of) = (&mut choices, &mut gates);
+        let (count, rank_rows) = choose(
+            &source,
+            loras.len(),
+            columns,
+            takes,
+            h,
+            choices_of,
+            gates_of,
+        )
+        .unwrap();
         choices.truncate(count as usize);
         gates.truncate(count as usize * columns);
         let gates = Guarded::new(edge, &gates);
