@@ -2,7 +2,7 @@
 
 use crate::blob::Tensor;
 use crate::kernels::isa::{BLOCK, Isa, LANES, LINE, Lanes, next_of};
-use crate::kernels::{A_UNIT, CHAINS, SMALL};
+use crate::kernels::{A_UNIT, SMALL};
 use crate::math;
 
 /// A stored float.
@@ -180,54 +180,9 @@ pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Opti
     Some(all)
 }
 
-/// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
-/// once, and an x spread once. Of each line of a tile, the one `AHEAD` bytes behind it is asked for.
-#[cfg_attr(not(pleach_small), inline(always))]
-#[cfg_attr(pleach_small, inline(never))]
-pub(crate) fn add_products<
-    I: Isa,
-    E: Vectors,
-    const C: usize,
-    const T: usize,
-    const AHEAD: usize,
->(
-    isa: I,
-    tiles: [&[E::Vector]; T],
-    x: [&[f32; LANES]; C],
-    sums: &mut [[I::Lanes; T]; C],
-) {
-    if I::BY_FOUR
-        && E::BYTES < F32::BYTES
-        && C == I::QUERIES
-        && let Some(tiles) = whole::<_, T, LANES>(tiles)
-        && let [tile] = tiles.as_slice()
-        && let Some(sums) = sums.as_flattened_mut().as_mut_array()
-    {
-        for (k, vectors) in tile.as_chunks().0.iter().enumerate() {
-            let x = x.map(|x| x.get(4 * k..).unwrap_or(&[]));
-            if let Some(x) = whole(x) {
-                E::add_four(isa, vectors.each_ref(), x, sums);
-            }
-        }
-        return;
-    }
-    for k in 0..LANES {
-        let mut vectors = [isa.splat(0.0); T];
-        for (lanes, tile) in vectors.iter_mut().zip(tiles) {
-            let Some(vector) = tile.get(k) else { return };
-            *lanes = E::load(isa, vector);
-            if k.is_multiple_of(LINE / size_of::<E::Vector>().clamp(1, LINE)) {
-                isa.prefetch(vector, AHEAD);
-            }
-        }
-        for (sums, x) in sums.iter_mut().zip(x) {
-            let x = isa.splat(x.get(k).copied().unwrap_or(0.0));
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = *sum + x * vector;
-            }
-        }
-    }
-}
+/// Chains of additions that [`one_column`] interleaves, to hide how long one addition takes. Firmware computes one by one: its
+/// flash is scarce, and its additions take a cycle.
+const CHAINS: usize = if SMALL { 1 } else { 4 };
 
 /// Units `unit..` of `w` times one column, several at once; `false` if that is not what there is to do.
 #[inline(always)]

@@ -75,10 +75,6 @@ pub(crate) const SMALL: bool = cfg!(pleach_small);
 /// looks them up each time.
 pub(crate) const HELD_PANELS: usize = if SMALL { 0 } else { 16 };
 
-/// Chains of additions that the driver of float rows interleaves, to hide how long one addition takes. Firmware computes one by one: its
-/// flash is scarce, and its additions take a cycle.
-pub(crate) const CHAINS: usize = if SMALL { 1 } else { 4 };
-
 /// The kernels that this CPU may run: having the value is the proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {

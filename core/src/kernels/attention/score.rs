@@ -3,8 +3,8 @@
 use super::groups::{Groups, Query};
 use super::{AttentionJob, LANES, Unit};
 use crate::kernels::elementwise::place;
-use crate::kernels::float::{Vectors, add_products, whole};
-use crate::kernels::isa::{Isa, Lanes};
+use crate::kernels::float::{Element, F32, Vectors, whole};
+use crate::kernels::isa::{Isa, LINE, Lanes};
 
 /// How far ahead of the keys to prefetch, in bytes: as far as four tiles of 128 dimensions reach. At 8192 bytes, in bursts,
 /// 4,000 positions took 6 % more time a token (`cargo xtask peers long`).
@@ -81,9 +81,9 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
         match whole::<_, T, LANES>(tiles) {
             Some(tiles) => {
                 let tiles = tiles.map(|tile| tile.as_slice());
-                add_products::<I, E, Q, T, AHEAD>(isa, tiles, q, &mut acc);
+                add_products::<I, E, Q, T>(isa, tiles, q, &mut acc);
             }
-            None => add_products::<I, E, Q, T, AHEAD>(isa, tiles, q, &mut acc),
+            None => add_products::<I, E, Q, T>(isa, tiles, q, &mut acc),
         }
     }
     let scale = isa.splat(job.scale);
@@ -96,6 +96,49 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
         }
     }
     T
+}
+
+/// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
+/// once, and an x spread once. Of each line of a tile, the one [`AHEAD`] bytes behind it is asked for.
+#[cfg_attr(not(pleach_small), inline(always))]
+#[cfg_attr(pleach_small, inline(never))]
+fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize>(
+    isa: I,
+    tiles: [&[E::Vector]; T],
+    x: [&[f32; LANES]; C],
+    sums: &mut [[I::Lanes; T]; C],
+) {
+    if I::BY_FOUR
+        && E::BYTES < F32::BYTES
+        && C == I::QUERIES
+        && let Some(tiles) = whole::<_, T, LANES>(tiles)
+        && let [tile] = tiles.as_slice()
+        && let Some(sums) = sums.as_flattened_mut().as_mut_array()
+    {
+        for (k, vectors) in tile.as_chunks().0.iter().enumerate() {
+            let x = x.map(|x| x.get(4 * k..).unwrap_or(&[]));
+            if let Some(x) = whole(x) {
+                E::add_four(isa, vectors.each_ref(), x, sums);
+            }
+        }
+        return;
+    }
+    for k in 0..LANES {
+        let mut vectors = [isa.splat(0.0); T];
+        for (lanes, tile) in vectors.iter_mut().zip(tiles) {
+            let Some(vector) = tile.get(k) else { return };
+            *lanes = E::load(isa, vector);
+            if k.is_multiple_of(LINE / size_of::<E::Vector>().clamp(1, LINE)) {
+                isa.prefetch(vector, AHEAD);
+            }
+        }
+        for (sums, x) in sums.iter_mut().zip(x) {
+            let x = isa.splat(x.get(k).copied().unwrap_or(0.0));
+            for (sum, vector) in sums.iter_mut().zip(vectors) {
+                *sum = *sum + x * vector;
+            }
+        }
+    }
 }
 
 /// 16 values of a query from dimension `at` on, in `own` if they are not a vector; those beyond its last are not its own.
