@@ -5,10 +5,11 @@
 
 use crate::blob::{Lora, Tensor};
 use crate::kernels::elementwise::Quantise;
+use crate::kernels::embedding::AddDeltas;
 use crate::kernels::isa::{Acc, Isa, LANES, Lanes};
 use crate::kernels::layout::{groups, round_up};
 use crate::kernels::linear::{Block, LinearJob, Part, gemv};
-use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, add_deltas};
+use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm};
 use crate::kernels::panel::{Input, PanelColumn, panel_stride};
 use crate::kernels::scalar::Scalar;
 use crate::kernels::work::{Job, Work};
@@ -236,39 +237,12 @@ pub const fn rank_floats(rank: usize, n: usize) -> usize {
 /// The deltas that B makes of r-vectors, for at most 8 columns; `out` is written.
 pub fn lora_b(by: By, lora: &Lora<'_>, n: usize, u: &[f32], out: &mut [f32]) {
     let selected = Selected::new(lora, n, 1.0);
-    by.run(Deltas {
-        term: &selected.term(),
-        u,
+    out.fill(0.0);
+    by.run(AddDeltas {
+        term: selected.term(),
+        ranks: u,
         out,
     });
-}
-
-struct Deltas<'a> {
-    term: &'a LoraTerm<'a>,
-    u: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Task for Deltas<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let mut d: Acc = [[0.0; LANES]; BLOCK];
-        let n = self.term.columns;
-        let units = self
-            .out
-            .as_chunks_mut::<LANES>()
-            .0
-            .chunks_exact_mut(n.max(1));
-        for (unit, out) in units.enumerate() {
-            out.fill([0.0; LANES]);
-            for (i, block) in out.chunks_mut(BLOCK).enumerate() {
-                let columns = (i * BLOCK, block.len());
-                add_deltas(isa, self.term, self.u, (0, unit), columns, block, &mut d);
-            }
-        }
-    }
 }
 
 /// 16 halves as a backend reads them.

@@ -280,31 +280,24 @@ unsafe fn four_steps<const C: usize, const T: usize>(
 }
 
 /// The sum of the quarters of each of up to four registers, in a quarter of its own; 0 beyond the last register.
-///
-/// # Safety
-///
-/// The CPU has this backend's features.
-#[inline(always)]
-#[allow(unsafe_code)]
-unsafe fn quarters<const T: usize>(registers: [__m512i; T]) -> __m512i {
-    // SAFETY: cpu: the caller's.
-    unsafe {
-        let mut four = [_mm512_setzero_si512(); 4];
-        for (to, register) in four.iter_mut().zip(registers) {
-            *to = register;
-        }
-        let [a, b, c, d] = four;
-        let ab = _mm512_add_epi32(
-            _mm512_shuffle_i64x2::<0b01_00_01_00>(a, b),
-            _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
-        );
-        let cd = _mm512_add_epi32(
-            _mm512_shuffle_i64x2::<0b01_00_01_00>(c, d),
-            _mm512_shuffle_i64x2::<0b11_10_11_10>(c, d),
-        );
-        _mm512_add_epi32(
-            _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd),
-            _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd),
-        )
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quarters<const T: usize>(registers: [__m512i; T]) -> __m512i {
+    let mut four = [_mm512_setzero_si512(); 4];
+    for (to, register) in four.iter_mut().zip(registers) {
+        *to = register;
     }
+    let [a, b, c, d] = four;
+    let ab = _mm512_add_epi32(
+        _mm512_shuffle_i64x2::<0b01_00_01_00>(a, b),
+        _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b),
+    );
+    let cd = _mm512_add_epi32(
+        _mm512_shuffle_i64x2::<0b01_00_01_00>(c, d),
+        _mm512_shuffle_i64x2::<0b11_10_11_10>(c, d),
+    );
+    _mm512_add_epi32(
+        _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd),
+        _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd),
+    )
 }
