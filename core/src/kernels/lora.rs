@@ -222,36 +222,35 @@ impl LoraAJob<'_> {
                 (i, lora @ Some(_)) if i == index => lora,
                 _ => self.term.lora(index),
             };
-            // No firmware's kernel asks for memory ahead of time.
-            if !SMALL {
-                next = (index + 1, self.term.lora(index + 1));
-            }
             if let Some(lora) = &lora {
-                let behind = next.1.map_or(self.next, |next| next.a.data);
-                self.rows(isa, (index, lora, behind), first, now, &mut block);
+                // No firmware's kernel asks for memory ahead of time.
+                let ahead = if SMALL {
+                    0
+                } else {
+                    next = (index + 1, self.term.lora(index + 1));
+                    let behind = next.1.map_or(self.next, |next| next.a.data);
+                    distance(lora.a.data, behind)
+                };
+                self.rows(isa, (index, lora, ahead), first, now, &mut block);
             }
             (unit, out) = (unit + units.max(1), rest);
         }
     }
 
-    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`. `behind` is read after its A.
+    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`. `ahead` is that of
+    /// [`Isa::q8_range`].
     #[cfg_attr(not(pleach_small), inline(always))]
     #[cfg_attr(pleach_small, inline(never))]
     fn rows<'b, I: Isa>(
         &'b self,
         isa: I,
-        (index, lora, behind): (usize, &Lora<'_>, &[u8]),
+        (index, lora, ahead): (usize, &Lora<'_>, usize),
         first: usize,
         out: &mut [[f32; A_UNIT]],
         block: &mut Block<'b>,
     ) {
         let n = self.term.columns.max(1);
         let rows = out.len() / n * A_UNIT;
-        let ahead = if SMALL {
-            0
-        } else {
-            distance(lora.a.data, behind)
-        };
         let gates = self.term.gates(index, 0, n);
         let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
         loop {
