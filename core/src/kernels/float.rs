@@ -227,10 +227,11 @@ fn tiles<I: Isa, E: Element, const U: usize>(
         *tile = w.tile(unit + i).unwrap_or(&[]);
     }
     let (mut sums, vector) = ([isa.splat(0.0); U], LANES * E::BYTES);
+    let jump = w.tile_bytes().saturating_mul(U - 1);
     let x = x.get(..w.cols).unwrap_or(x);
     for (i, x) in x.chunks(STRETCH).enumerate() {
         let from = i * STRETCH * vector;
-        let ahead = next_of(U, w.tile_bytes().saturating_sub(from), w.tile_bytes());
+        let ahead = next_of(w.tile_bytes().saturating_sub(from), jump);
         for (k, x) in x.iter().enumerate() {
             let x = isa.splat(*x);
             for (sum, tile) in sums.iter_mut().zip(tiles) {

@@ -25,13 +25,13 @@ pub(crate) const LINE: usize = 64;
 /// How far ahead of a stream to prefetch, in bytes, where several are read side by side.
 const NEAR: usize = 2048;
 
-/// How far ahead of one of `tiles` tiles to prefetch, which lie `stride` bytes apart and are read side by side, where `left` bytes of it
-/// are left: behind its end lies another one of them, and what is read next `tiles - 1` tiles further.
+/// How far ahead of one of several streams to prefetch, where `left` bytes of what lies together are left: what the stream reads
+/// next begins `jump` bytes behind their end.
 #[inline(always)]
-pub(crate) const fn next_of(tiles: usize, left: usize, stride: usize) -> usize {
+pub(crate) const fn next_of(left: usize, jump: usize) -> usize {
     match left > NEAR {
         true => NEAR,
-        false => NEAR.saturating_add(stride.saturating_mul(tiles.saturating_sub(1))),
+        false => NEAR.wrapping_add(jump),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::kernels::layout::Dtype;
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::lora::{self, LoraTerm, add_deltas};
 use crate::kernels::panel::{Input, PanelColumn};
+use crate::kernels::work::Operator;
 use crate::kernels::{BLOCK, Kernels, SMALL, UNIT};
 use core::slice;
 
@@ -255,42 +256,6 @@ impl<'a> LinearJob<'a> {
         self.parts.iter().flatten().map(Part::units).sum()
     }
 
-    /// Units `first..`, `floats` of `out` each: `[unit][column][16 rows]`.
-    #[inline(always)]
-    pub(crate) fn run<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
-        let n = (floats / LANES).max(1);
-        let most = (UNDER_WAY / n.min(BLOCK)).clamp(1, BLOCK);
-        let sharing = SHARING * BLOCK / n.min(BLOCK);
-        let mut vectors = [[[0.0; LANES]; UNDER_WAY]; 2];
-        let mut block = Block::EMPTY;
-        let (mut unit, mut out) = (first, out.as_chunks_mut::<LANES>().0);
-        for (number, part) in self.parts.iter().flatten().enumerate() {
-            let Some(after) = part.units().checked_sub(unit) else {
-                unit -= part.units();
-                continue;
-            };
-            let here = after.saturating_mul(n).min(out.len());
-            let Some((now, rest)) = out.split_at_mut_checked(here) else {
-                return;
-            };
-            if let Some(term) = &self.term {
-                lora::prefetch(isa, term, (number, unit), most.min(after));
-            }
-            for out in now.chunks_mut(n.saturating_mul(sharing).max(1)) {
-                for start in (0..n).step_by(BLOCK) {
-                    let columns = start..n.min(start + BLOCK);
-                    block.take(&self.input, part.weight.dtype, columns);
-                    for (i, out) in out.chunks_mut(n.saturating_mul(most).max(1)).enumerate() {
-                        let at = (unit + i * most, start);
-                        self.part_units(isa, (number, part), at, &block, &mut vectors, (n, out));
-                    }
-                }
-                unit += sharing;
-            }
-            (unit, out) = (0, rest);
-        }
-    }
-
     /// Units `unit..` of one matrix for the block's columns, which are columns `start..` of the `n` of `out` `[unit][n][16]`:
     /// rows, bias, deltas, residual.
     #[cfg_attr(not(pleach_small), inline(always))]
@@ -345,6 +310,44 @@ impl<'a> LinearJob<'a> {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Operator for LinearJob<'_> {
+    /// `out` is `[unit][column][16 rows]`.
+    #[inline(always)]
+    fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
+        let n = (floats / LANES).max(1);
+        let most = (UNDER_WAY / n.min(BLOCK)).clamp(1, BLOCK);
+        let sharing = SHARING * BLOCK / n.min(BLOCK);
+        let mut vectors = [[[0.0; LANES]; UNDER_WAY]; 2];
+        let mut block = Block::EMPTY;
+        let (mut unit, mut out) = (first, out.as_chunks_mut::<LANES>().0);
+        for (number, part) in self.parts.iter().flatten().enumerate() {
+            let Some(after) = part.units().checked_sub(unit) else {
+                unit -= part.units();
+                continue;
+            };
+            let here = after.saturating_mul(n).min(out.len());
+            let Some((now, rest)) = out.split_at_mut_checked(here) else {
+                return;
+            };
+            if let Some(term) = &self.term {
+                lora::prefetch(isa, term, (number, unit), most.min(after));
+            }
+            for out in now.chunks_mut(n.saturating_mul(sharing).max(1)) {
+                for start in (0..n).step_by(BLOCK) {
+                    let columns = start..n.min(start + BLOCK);
+                    block.take(&self.input, part.weight.dtype, columns);
+                    for (i, out) in out.chunks_mut(n.saturating_mul(most).max(1)).enumerate() {
+                        let at = (unit + i * most, start);
+                        self.part_units(isa, (number, part), at, &block, &mut vectors, (n, out));
+                    }
+                }
+                unit += sharing;
+            }
+            (unit, out) = (0, rest);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::kernels::layout::{Dtype, round_up};
 use crate::kernels::linear::{Block, gemv};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::panel::Input;
+use crate::kernels::work::Operator;
 use crate::kernels::{A_UNIT, BLOCK, HELD_PANELS, Kernels, SMALL, UNIT};
 use crate::math::pow2;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -192,9 +193,44 @@ pub(crate) struct LoraAJob<'a> {
 }
 
 impl LoraAJob<'_> {
-    /// Units `first..` of the r-vectors: `out` is `[unit of 4 rows][column][4]`.
+    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`. `ahead` is that of
+    /// [`Isa::q8_range`].
+    #[cfg_attr(not(pleach_small), inline(always))]
+    #[cfg_attr(pleach_small, inline(never))]
+    fn rows<'b, I: Isa>(
+        &'b self,
+        isa: I,
+        (index, lora, ahead): (usize, &Lora<'_>, usize),
+        first: usize,
+        out: &mut [[f32; A_UNIT]],
+        block: &mut Block<'b>,
+    ) {
+        let n = self.term.columns.max(1);
+        let rows = out.len() / n * A_UNIT;
+        let gates = self.term.gates(index, 0, n);
+        let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
+        loop {
+            let columns = taking.by_ref().map(|(column, _)| column);
+            block.take(&self.input, lora.a.dtype, columns);
+            if block.is_empty() {
+                return;
+            }
+            let mut acc: Acc = [[0.0; LANES]; BLOCK];
+            gemv(isa, &lora.a, (first, rows), block, ahead, &mut acc);
+            for (column, a) in block.columns().iter().zip(&mut acc) {
+                let h = gates.get(*column).copied().unwrap_or(0.0);
+                times_scales(isa, &lora.b, first, h, a);
+                let out = out.iter_mut().skip(*column).step_by(n);
+                out.zip(a.as_chunks().0).for_each(|(out, u)| *out = *u);
+            }
+        }
+    }
+}
+
+impl Operator for LoraAJob<'_> {
+    /// `out` is `[unit of 4 rows][column][4]`.
     #[inline(always)]
-    pub(crate) fn run<I: Isa>(&self, isa: I, first: usize, out: &mut [f32]) {
+    fn compute<I: Isa>(&self, isa: I, first: usize, _: usize, out: &mut [f32]) {
         let n = self.term.columns.max(1);
         let mut block = Block::EMPTY;
         let (mut unit, mut out) = (first, out.as_chunks_mut::<A_UNIT>().0);
@@ -234,39 +270,6 @@ impl LoraAJob<'_> {
                 self.rows(isa, (index, lora, ahead), first, now, &mut block);
             }
             (unit, out) = (unit + units.max(1), rest);
-        }
-    }
-
-    /// Rows `first..` of a selected expert, at most 16: `out` is `[unit of 4 rows][column][4]`. `ahead` is that of
-    /// [`Isa::q8_range`].
-    #[cfg_attr(not(pleach_small), inline(always))]
-    #[cfg_attr(pleach_small, inline(never))]
-    fn rows<'b, I: Isa>(
-        &'b self,
-        isa: I,
-        (index, lora, ahead): (usize, &Lora<'_>, usize),
-        first: usize,
-        out: &mut [[f32; A_UNIT]],
-        block: &mut Block<'b>,
-    ) {
-        let n = self.term.columns.max(1);
-        let rows = out.len() / n * A_UNIT;
-        let gates = self.term.gates(index, 0, n);
-        let mut taking = gates.iter().enumerate().filter(|(_, h)| **h != 0.0);
-        loop {
-            let columns = taking.by_ref().map(|(column, _)| column);
-            block.take(&self.input, lora.a.dtype, columns);
-            if block.is_empty() {
-                return;
-            }
-            let mut acc: Acc = [[0.0; LANES]; BLOCK];
-            gemv(isa, &lora.a, (first, rows), block, ahead, &mut acc);
-            for (column, a) in block.columns().iter().zip(&mut acc) {
-                let h = gates.get(*column).copied().unwrap_or(0.0);
-                times_scales(isa, &lora.b, first, h, a);
-                let out = out.iter_mut().skip(*column).step_by(n);
-                out.zip(a.as_chunks().0).for_each(|(out, u)| *out = *u);
-            }
         }
     }
 }

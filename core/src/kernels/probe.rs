@@ -12,7 +12,7 @@ use crate::kernels::linear::{Block, LinearJob, Part, gemv};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm};
 use crate::kernels::panel::{Input, PanelColumn, panel_stride};
 use crate::kernels::scalar::Scalar;
-use crate::kernels::work::{Job, Work};
+use crate::kernels::work::Piece;
 use crate::kernels::{A_UNIT, BLOCK, Kernels, Task, UNIT};
 
 /// Who computes.
@@ -174,7 +174,12 @@ pub fn linear(by: By, w: &Tensor<'_>, columns: &Columns<'_>, out: &mut [f32]) {
     let part = Part::of(*w, None);
     let job = LinearJob::plain(Kernels::of_build(), &part, columns.input());
     let floats = columns.n.saturating_mul(LANES);
-    by.run(Work::new(Job::Linear(&job), 0, out, floats, UNIT, 0));
+    by.run(Piece {
+        job: &job,
+        first: 0,
+        floats,
+        out,
+    });
 }
 
 /// Columns that an expert is tried with, at most.
@@ -226,7 +231,12 @@ pub fn lora_a(by: By, lora: &Lora<'_>, columns: &Columns<'_>, h: f32, u: &mut [f
         next: &[],
     };
     let floats = A_UNIT * selected.n;
-    by.run(Work::new(Job::LoraA(&job), 0, u, floats, A_UNIT, 0));
+    by.run(Piece {
+        job: &job,
+        first: 0,
+        floats,
+        out: u,
+    });
 }
 
 /// Floats of the r-vectors of `n` columns.

@@ -1,6 +1,7 @@
 //! A range of rows of one operation, and where threads plug in.
 
-use crate::kernels::attention::AttentionJob;
+use crate::kernels::Kernels;
+use crate::kernels::attention::{AttentionJob, Mix, Score, Softmax};
 use crate::kernels::isa::{Isa, Task};
 use crate::kernels::linear::LinearJob;
 use crate::kernels::lora::LoraAJob;
@@ -12,8 +13,12 @@ pub(crate) enum Job<'a> {
     LoraA(&'a LoraAJob<'a>),
     /// Rows of weight matrices, with bias, LoRA and residual.
     Linear(&'a LinearJob<'a>),
-    /// Scores, softmax or mix of attention.
-    Attention(&'a AttentionJob<'a>),
+    /// `scores[t] = flush((q . k_t) * scale)`.
+    Score(&'a AttentionJob<'a>),
+    /// `scores[t] = exp(scores[t] - max)`.
+    Softmax(&'a AttentionJob<'a>),
+    /// `out[d] = sum of scores[t] * v_t[d]` over a segment.
+    Mix(&'a AttentionJob<'a>),
 }
 
 /// A range of rows of one operation. It owns the outputs of exactly those rows and runs once, so that
@@ -83,30 +88,47 @@ impl<'a> Work<'a> {
 
     /// Computes the rows.
     pub fn run(self) {
-        let kernels = match self.job {
-            Job::LoraA(job) => job.kernels,
-            Job::Linear(job) => job.kernels,
-            Job::Attention(job) => job.kernels,
-        };
-        kernels.run(self);
+        match self.job {
+            Job::LoraA(job) => self.of(job.kernels, job),
+            Job::Linear(job) => self.of(job.kernels, job),
+            Job::Score(job) => self.of(job.kernels, &Score(job)),
+            Job::Softmax(job) => self.of(job.kernels, &Softmax(job)),
+            Job::Mix(job) => self.of(job.kernels, &Mix(job)),
+        }
+    }
+
+    /// Computes the rows, of what each operation is compiled for by itself: together they would be one large function.
+    #[inline(always)]
+    fn of<O: Operator>(self, kernels: Kernels, job: &O) {
+        kernels.run(Piece {
+            job,
+            first: self.first,
+            floats: self.unit.max(1),
+            out: self.out,
+        });
     }
 }
 
-impl Task for Work<'_> {
+/// An operation whose outputs lie unit by unit.
+pub(crate) trait Operator {
+    /// Units `first..`, `floats` of `out` each.
+    fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]);
+}
+
+/// Units of one operation.
+pub(crate) struct Piece<'a, O> {
+    pub(crate) job: &'a O,
+    pub(crate) first: usize,
+    pub(crate) floats: usize,
+    pub(crate) out: &'a mut [f32],
+}
+
+impl<O: Operator> Task for Piece<'_, O> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let (first, unit) = (self.first, self.unit.max(1));
-        match self.job {
-            Job::Linear(job) => job.run(isa, first, unit, self.out),
-            Job::LoraA(job) => job.run(isa, first, self.out),
-            Job::Attention(job) => {
-                for (i, out) in self.out.chunks_exact_mut(unit).enumerate() {
-                    job.unit(isa, first + i, out);
-                }
-            }
-        }
+        self.job.compute(isa, self.first, self.floats, self.out);
     }
 }
 

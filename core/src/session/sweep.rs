@@ -2,9 +2,7 @@
 
 use crate::blob::{Model, Site};
 use crate::error::{Error, Pass};
-use crate::kernels::attention::{
-    AttentionJob, Denominators, LayerCache, Maxima, SEGMENT, Shape, Step,
-};
+use crate::kernels::attention::{AttentionJob, Denominators, LayerCache, Maxima, SEGMENT, Shape};
 use crate::kernels::layout::Dtype;
 use crate::kernels::linear::{LinearJob, Part};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, held};
@@ -238,27 +236,25 @@ impl<'m> Machine<'m> {
             Op::Score { layer } => {
                 let job = AttentionJob {
                     q: state.output,
-                    ..self.attention(Step::Score, layer, state.columns, n, state.kv)?
+                    ..self.attention(layer, state.columns, n, state.kv)?
                 };
                 let rows = attention_rows(&job, job.shape.slots());
-                let job = Job::Attention(&job);
-                take(sweep, executor, left, job, rows, state.scores)
+                take(sweep, executor, left, Job::Score(&job), rows, state.scores)
             }
             Op::Softmax => {
-                let job = self.attention(Step::Softmax, 0, state.columns, n, &[])?;
+                let job = self.attention(0, state.columns, n, &[])?;
                 let (scores, maxima) = scores_and_stats(&job.shape, n, state.scores)?;
                 let job = AttentionJob { maxima, ..job };
                 let rows = attention_rows(&job, job.shape.slots());
-                take(sweep, executor, left, Job::Attention(&job), rows, scores)
+                take(sweep, executor, left, Job::Softmax(&job), rows, scores)
             }
             Op::Mix { layer } => {
                 let job = AttentionJob {
                     scores: state.scores,
-                    ..self.attention(Step::Mix, layer, state.columns, n, state.kv)?
+                    ..self.attention(layer, state.columns, n, state.kv)?
                 };
                 let rows = attention_rows(&job, job.shape.head_dim);
-                let job = Job::Attention(&job);
-                take(sweep, executor, left, job, rows, state.output)
+                take(sweep, executor, left, Job::Mix(&job), rows, state.output)
             }
             Op::Classify { layer } => {
                 let picked = sweep.picked as usize;
@@ -428,7 +424,6 @@ impl<'m> Machine<'m> {
 
     fn attention<'a>(
         &self,
-        step: Step,
         layer: u16,
         columns: &'a [Column],
         n: usize,
@@ -443,7 +438,6 @@ impl<'m> Machine<'m> {
         };
         Ok(AttentionJob {
             kernels: self.kernels,
-            step,
             columns: columns.get(..n).ok_or(Error::Corrupt)?,
             shape: shape(self.model, self.options),
             q: &[],

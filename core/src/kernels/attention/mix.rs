@@ -1,26 +1,36 @@
 //! Mix: lanes are dimensions, t ascending inside a segment; segments are added in order.
 
 use super::groups::{Groups, Query};
-use super::{AttentionJob, LANES, SEGMENT, Shape, Unit};
+use super::{Ahead, AttentionJob, KvType, LANES, SEGMENT, Shape, Unit};
 use crate::kernels::elementwise::put;
-use crate::kernels::float::{Element, F32, Vectors, whole};
-use crate::kernels::isa::{Isa, Lanes, Task};
+use crate::kernels::float::{Element, F16, F32, Vectors, whole};
+use crate::kernels::isa::{Isa, LINE, Lanes, Task};
+use crate::kernels::log::{Operation, ran};
+use crate::kernels::work::Operator;
 use crate::math::flush;
 use crate::pairs::pairs;
 use crate::session::Column;
 
-/// How far ahead of the values to prefetch, in bytes.
-const AHEAD: usize = 8192;
+/// `out[d] = sum of scores[t] * v_t[d]` over a segment; outputs are `[sharing][column][head_dim]`.
+pub(crate) struct Mix<'a>(pub(crate) &'a AttentionJob<'a>);
+
+impl Operator for Mix<'_> {
+    #[inline(always)]
+    fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
+        for (unit, out) in self.0.units(first, floats, out) {
+            ran(Operation::Mix);
+            match self.0.kv {
+                KvType::F32 => self::unit::<I, F32>(isa, self.0, unit, out),
+                KvType::F16 => self::unit::<I, F16>(isa, self.0, unit, out),
+            }
+        }
+    }
+}
 
 /// The sums of one unit, `[sharing][column][head_dim]`; nothing is written for columns that end before its segment.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub(super) fn unit<I: Isa, E: Vectors>(
-    isa: I,
-    job: &AttentionJob<'_>,
-    unit: Unit,
-    out: &mut [f32],
-) {
+fn unit<I: Isa, E: Vectors>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
     let n = job.columns.len();
     let rows = job.shape.sharing.saturating_mul(n);
     let slots = job.shape.slots();
@@ -34,6 +44,7 @@ pub(super) fn unit<I: Isa, E: Vectors>(
             slots,
             weights,
             values: job.part(job.cache(group.pass).values, unit),
+            ahead: job.ahead(unit),
         };
         match group.queries() {
             [a] => mix.dimensions::<I, E, 1>(isa, [*a], out),
@@ -54,6 +65,7 @@ struct Mixing<'a> {
     slots: usize,
     weights: &'a [f32],
     values: &'a [u8],
+    ahead: Ahead,
 }
 
 impl<'a> Mixing<'a> {
@@ -120,17 +132,64 @@ impl<'a> Mixing<'a> {
         d: usize,
         acc: &mut [[I::Lanes; D]; Q],
     ) {
-        let step = self.dim.saturating_mul(E::BYTES);
-        let skip = d.saturating_mul(E::BYTES);
         let from = self.by_four::<I, E, Q, D>(isa, &weights, (from, to), d, acc);
-        let at = from.saturating_mul(step).saturating_add(skip);
-        // What lies behind a row's dimensions may be a position that was never written.
-        let left = step.saturating_sub(skip);
-        let rows = self.values.get(at..).unwrap_or(&[]).chunks(step.max(1));
-        let mut rows = rows.map(|row| row.get(..left).unwrap_or(row));
-        for t in from..to {
-            let weights = weights.map(|w| w.get(t).copied().unwrap_or(0.0));
-            add::<I, E, Q, D>(isa, rows.next(), weights, acc);
+        let mut own = [&[][..]; Q];
+        for (own, weights) in own.iter_mut().zip(weights) {
+            // The compiler knows that all have one length.
+            let Some(weights) = weights.get(from..to) else {
+                return;
+            };
+            *own = weights;
+        }
+        let (step, skip) = (
+            self.dim.saturating_mul(E::BYTES),
+            d.saturating_mul(E::BYTES),
+        );
+        let mut at = from.saturating_mul(step).saturating_add(skip);
+        for i in 0..to - from {
+            let Some(row) = self.values.get(at..) else {
+                return;
+            };
+            let values = if self.dim - d >= D * LANES {
+                let Some(vectors) = E::vectors(row).first_chunk::<D>() else {
+                    return;
+                };
+                self.ask(isa, vectors, from + i, skip);
+                let mut values = [isa.splat(0.0); D];
+                for (value, vector) in values.iter_mut().zip(vectors) {
+                    *value = E::load(isa, vector);
+                }
+                values
+            } else {
+                // What lies behind a row's dimensions may be a position that was never written.
+                [partial::<I, E>(isa, row.get(..step - skip).unwrap_or(row)); D]
+            };
+            for (acc, weights) in acc.iter_mut().zip(own) {
+                let weight = isa.splat(weights.get(i).copied().unwrap_or(0.0));
+                for (acc, value) in acc.iter_mut().zip(values) {
+                    *acc = *acc + weight * value;
+                }
+            }
+            at += step;
+        }
+    }
+
+    /// Asks for what lies in the next unit as `vectors` do in a position, `skip` bytes behind its first.
+    #[inline(always)]
+    fn ask<I: Isa, V, const D: usize>(
+        self,
+        isa: I,
+        vectors: &[V; D],
+        position: usize,
+        skip: usize,
+    ) {
+        if I::PREFETCHES
+            && let Some(first) = self.values.first()
+        {
+            let at = self.ahead.of(position).wrapping_add(skip);
+            for line in 0..size_of_val(vectors).div_ceil(LINE) {
+                isa.prefetch(first, at.wrapping_add(line * LINE));
+            }
         }
     }
 
@@ -161,34 +220,6 @@ impl<'a> Mixing<'a> {
             }
         }
         first
-    }
-}
-
-/// A position: one step of each chain.
-#[inline(always)]
-fn add<I: Isa, E: Vectors, const Q: usize, const D: usize>(
-    isa: I,
-    row: Option<&[u8]>,
-    weights: [f32; Q],
-    acc: &mut [[I::Lanes; D]; Q],
-) {
-    let row = row.unwrap_or(&[]);
-    let mut values = [isa.splat(0.0); D];
-    match E::vectors(row).first_chunk::<D>() {
-        Some(vectors) => {
-            isa.prefetch_lines(vectors, AHEAD);
-            for (value, vector) in values.iter_mut().zip(vectors) {
-                *value = E::load(isa, vector);
-            }
-        }
-        None if D == 1 => values = [partial::<I, E>(isa, row); D],
-        None => return,
-    }
-    for (acc, weight) in acc.iter_mut().zip(weights) {
-        let e = isa.splat(weight);
-        for (acc, value) in acc.iter_mut().zip(values) {
-            *acc = *acc + e * value;
-        }
     }
 }
 

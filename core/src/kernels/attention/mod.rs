@@ -17,15 +17,13 @@ mod score;
 mod softmax;
 mod store;
 
-pub(crate) use mix::Gather;
-pub(crate) use softmax::{Denominators, Maxima};
+pub(crate) use mix::{Gather, Mix};
+pub(crate) use score::Score;
+pub(crate) use softmax::{Denominators, Maxima, Softmax};
 pub(crate) use store::Store;
 
 use crate::error::Pass;
 use crate::kernels::Kernels;
-use crate::kernels::float::{F16, F32};
-use crate::kernels::isa::Isa;
-use crate::kernels::log::{Operation, ran};
 use crate::session::Column;
 
 pub use crate::kernels::isa::LANES;
@@ -57,17 +55,6 @@ impl KvType {
 pub(crate) struct LayerCache<'a> {
     pub(crate) keys: &'a [u8],
     pub(crate) values: &'a [u8],
-}
-
-/// Which of the three operations of attention.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Step {
-    /// `scores[t] = flush((q . k_t) * scale)`.
-    Score,
-    /// `scores[t] = exp(scores[t] - max)`.
-    Softmax,
-    /// `out[d] = sum of scores[t] * v_t[d]` over the segment.
-    Mix,
 }
 
 /// Heads and context of a model: how scores and sums lie.
@@ -126,6 +113,28 @@ impl Shape {
 struct Unit {
     segment: usize,
     kv_head: usize,
+    /// Bytes from its keys, or values, to those of the unit that is computed next, wrapping; 0 if there is none.
+    jump: usize,
+}
+
+/// What is asked for while a unit's values are read: those of the next one, position by position as this one's are read, but
+/// taking turns among its quarters. That makes four streams of memory, of which a core keeps more under way than of one.
+#[derive(Clone, Copy)]
+struct Ahead {
+    jump: usize,
+    /// Positions of a quarter.
+    quarter: usize,
+    /// Bytes of a position.
+    row: usize,
+}
+
+impl Ahead {
+    /// Bytes from the first of a unit to the position for which its position `position` asks, wrapping.
+    #[inline(always)]
+    fn of(self, position: usize) -> usize {
+        let to = (position / 4).min(self.quarter) + position % 4 * self.quarter;
+        self.jump.wrapping_add(to.wrapping_mul(self.row))
+    }
 }
 
 /// Positions of segment `segment` that a column attends to: the first ones.
@@ -135,18 +144,17 @@ fn used(column: &Column, segment: usize) -> usize {
         .min(SEGMENT)
 }
 
-/// One of the three operations.
+/// What the three operations read.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionJob<'a> {
     pub(crate) kernels: Kernels,
-    pub(crate) step: Step,
     pub(crate) shape: Shape,
     pub(crate) columns: &'a [Column],
-    /// `[head * head_dim / 16][column][16]`; [`Step::Score`] only.
+    /// `[head * head_dim / 16][column][16]`; [`Score`] only.
     pub(crate) q: &'a [f32],
-    /// `[segment][head][column][slots]`; [`Step::Mix`] only.
+    /// `[segment][head][column][slots]`; [`Mix`] only.
     pub(crate) scores: &'a [f32],
-    /// `[head][column]`; [`Step::Softmax`] only.
+    /// `[head][column]`; [`Softmax`] only.
     pub(crate) maxima: &'a [f32],
     /// Of the scaling and the routed pass.
     pub(crate) caches: [LayerCache<'a>; 2],
@@ -155,27 +163,26 @@ pub(crate) struct AttentionJob<'a> {
 }
 
 impl AttentionJob<'_> {
-    /// Unit `unit`, `[segment][kv_head]`; `out` is `[sharing][column][slots]` for scores and softmax,
-    /// `[sharing][column][head_dim]` for the mix.
-    #[inline(always)]
-    pub(crate) fn unit<I: Isa>(&self, isa: I, unit: usize, out: &mut [f32]) {
-        ran(match self.step {
-            Step::Score => Operation::Score,
-            Step::Softmax => Operation::Softmax,
-            Step::Mix => Operation::Mix,
-        });
-        let kv_heads = self.shape.kv_heads.max(1);
-        let unit = Unit {
-            segment: unit / kv_heads,
-            kv_head: unit % kv_heads,
-        };
-        match (self.step, self.kv) {
-            (Step::Score, KvType::F32) => score::unit::<I, F32>(isa, self, unit, out),
-            (Step::Score, KvType::F16) => score::unit::<I, F16>(isa, self, unit, out),
-            (Step::Softmax, _) => softmax::unit(self, unit, out),
-            (Step::Mix, KvType::F32) => mix::unit::<I, F32>(isa, self, unit, out),
-            (Step::Mix, KvType::F16) => mix::unit::<I, F16>(isa, self, unit, out),
-        }
+    /// Units `first..`, `[segment][kv_head]`, and `floats` of `out` for each.
+    fn units<'o>(
+        &self,
+        first: usize,
+        floats: usize,
+        out: &'o mut [f32],
+    ) -> impl Iterator<Item = (Unit, &'o mut [f32])> {
+        let outs = out.chunks_exact_mut(floats.max(1));
+        let (kv_heads, last) = (self.shape.kv_heads.max(1), outs.len().saturating_sub(1));
+        outs.enumerate().map(move |(i, out)| {
+            let mut unit = Unit {
+                segment: (first + i) / kv_heads,
+                kv_head: (first + i) % kv_heads,
+                jump: 0,
+            };
+            if i < last {
+                unit.jump = self.jump_after(unit);
+            }
+            (unit, out)
+        })
     }
 
     fn cache(&self, pass: Pass) -> LayerCache<'_> {
@@ -183,6 +190,31 @@ impl AttentionJob<'_> {
         match pass {
             Pass::Scaling => scaling,
             Pass::Routed => routed,
+        }
+    }
+
+    /// [`Unit::jump`] where another one follows.
+    fn jump_after(&self, unit: Unit) -> usize {
+        let row = self.shape.head_dim.saturating_mul(self.kv.bytes());
+        let head = self.shape.context.saturating_mul(row);
+        if unit.kv_head + 1 < self.shape.kv_heads {
+            return head;
+        }
+        let heads = head.saturating_mul(self.shape.kv_heads.saturating_sub(1));
+        SEGMENT.saturating_mul(row).wrapping_sub(heads)
+    }
+
+    /// What to ask for while `unit` is read.
+    fn ahead(&self, unit: Unit) -> Ahead {
+        let next = unit.segment + usize::from(unit.kv_head + 1 == self.shape.kv_heads);
+        let used = self.columns.iter().map(|c| used(c, next)).max();
+        Ahead {
+            jump: unit.jump,
+            quarter: match unit.jump {
+                0 => 0,
+                _ => used.unwrap_or(0) / 4,
+            },
+            row: self.shape.head_dim.saturating_mul(self.kv.bytes()),
         }
     }
 

@@ -1,33 +1,58 @@
 //! Scores: lanes are positions, d ascending in one chain from +0.
 
 use super::groups::{Groups, Query};
-use super::{AttentionJob, LANES, Unit};
+use super::{AttentionJob, KvType, LANES, Unit};
 use crate::kernels::elementwise::place;
-use crate::kernels::float::{Element, F32, Vectors, whole};
-use crate::kernels::isa::{Isa, LINE, Lanes};
+use crate::kernels::float::{Element, F16, F32, Vectors, whole};
+use crate::kernels::isa::{Isa, LINE, Lanes, next_of};
+use crate::kernels::log::{Operation, ran};
+use crate::kernels::work::Operator;
 
-/// How far ahead of the keys to prefetch, in bytes: as far as four tiles of 128 dimensions reach. At 8192 bytes, in bursts,
-/// 4,000 positions took 6 % more time a token (`cargo xtask peers long`).
+/// How far ahead of a single tile of keys to prefetch, in bytes. At 8192 bytes, in bursts, 4,000 positions took 6 % more time a
+/// token (`cargo xtask peers long`).
 const AHEAD: usize = 16384;
+
+/// Tiles of keys that are read side by side.
+#[derive(Clone, Copy)]
+struct Tiles {
+    first: usize,
+    /// Tiles from one to the next of them, and from each to where the next one's begin.
+    stride: usize,
+    /// From the end of the last bytes that a stream reads of this unit to the first ones that it reads of the next, in bytes.
+    jump: usize,
+}
+
+/// `scores[t] = flush((q . k_t) * scale)`; outputs are `[sharing][column][slots]`.
+pub(crate) struct Score<'a>(pub(crate) &'a AttentionJob<'a>);
+
+impl Operator for Score<'_> {
+    #[inline(always)]
+    fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
+        for (unit, out) in self.0.units(first, floats, out) {
+            ran(Operation::Score);
+            match self.0.kv {
+                KvType::F32 => self::unit::<I, F32>(isa, self.0, unit, out),
+                KvType::F16 => self::unit::<I, F16>(isa, self.0, unit, out),
+            }
+        }
+    }
+}
 
 /// The scores of one unit, `[sharing][column][slots]`. Lanes beyond a column's position hold anything.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub(super) fn unit<I: Isa, E: Vectors>(
-    isa: I,
-    job: &AttentionJob<'_>,
-    unit: Unit,
-    out: &mut [f32],
-) {
+fn unit<I: Isa, E: Vectors>(isa: I, job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
     let mut groups = Groups::new(job, unit);
     while let Some(group) = groups.next(I::QUERIES) {
         let keys = E::vectors(job.part(job.cache(group.pass).keys, unit));
         match group.queries() {
-            [a] => tiles::<I, E, 1>(isa, job, keys, [*a], out),
-            [a, b] if I::QUERIES > 1 => tiles::<I, E, 2>(isa, job, keys, [*a, *b], out),
-            [a, b, c] if I::QUERIES > 2 => tiles::<I, E, 3>(isa, job, keys, [*a, *b, *c], out),
+            [a] => tiles::<I, E, 1>(isa, job, unit, keys, [*a], out),
+            [a, b] if I::QUERIES > 1 => tiles::<I, E, 2>(isa, job, unit, keys, [*a, *b], out),
+            [a, b, c] if I::QUERIES > 2 => {
+                tiles::<I, E, 3>(isa, job, unit, keys, [*a, *b, *c], out)
+            }
             [a, b, c, d] if I::QUERIES > 3 => {
-                tiles::<I, E, 4>(isa, job, keys, [*a, *b, *c, *d], out);
+                tiles::<I, E, 4>(isa, job, unit, keys, [*a, *b, *c, *d], out);
             }
             _ => {}
         }
@@ -38,31 +63,48 @@ pub(super) fn unit<I: Isa, E: Vectors>(
 fn tiles<I: Isa, E: Vectors, const Q: usize>(
     isa: I,
     job: &AttentionJob<'_>,
+    unit: Unit,
     keys: &[E::Vector],
     queries: [Query; Q],
     out: &mut [f32],
 ) {
     let longest = queries.iter().map(|q| q.used).max().unwrap_or(0);
-    let (mut tile, end) = (0, longest.div_ceil(LANES));
-    while tile < end {
-        tile += if I::TILES == 4 && tile + 4 <= end {
-            block::<I, E, Q, 4>(isa, job, keys, &queries, tile, out)
-        } else {
-            block::<I, E, Q, 1>(isa, job, keys, &queries, tile, out)
+    let end = longest.div_ceil(LANES);
+    // Four quarters side by side are four streams of memory.
+    let quarter = if I::TILES == 4 { end / 4 } else { 0 };
+    let bytes = quarter.saturating_mul(job.shape.head_dim * size_of::<E::Vector>());
+    let jump = unit.jump.wrapping_sub(bytes);
+    for first in 0..quarter {
+        let tiles = Tiles {
+            first,
+            stride: quarter,
+            jump,
         };
+        block::<I, E, Q, 4>(isa, job, keys, &queries, tiles, out);
+    }
+    for first in 4 * quarter..end {
+        let tiles = Tiles {
+            first,
+            stride: 0,
+            jump: 0,
+        };
+        block::<I, E, Q, 1>(isa, job, keys, &queries, tiles, out);
     }
 }
 
-/// `T` tiles of keys from tile `first` on; returns their number.
 #[inline(always)]
 fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
     isa: I,
     job: &AttentionJob<'_>,
     keys: &[E::Vector],
     queries: &[Query; Q],
-    first: usize,
+    Tiles {
+        first,
+        stride,
+        jump,
+    }: Tiles,
     out: &mut [f32],
-) -> usize {
+) {
     let dim = job.shape.head_dim;
     let mut acc = [[isa.splat(0.0); T]; Q];
     let (mut own, none) = ([[0.0; LANES]; Q], [0.0; LANES]);
@@ -73,17 +115,25 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
         }
         let mut tiles: [&[E::Vector]; T] = [&[]; T];
         for (t, tile) in tiles.iter_mut().enumerate() {
-            let start = (first + t).saturating_mul(dim);
+            let start = (first + t * stride).saturating_mul(dim);
             let end = start.saturating_add(dim);
             *tile = keys.get(start.saturating_add(at)..end).unwrap_or(&[]);
         }
+        let left = stride
+            .saturating_sub(first)
+            .saturating_mul(dim)
+            .saturating_sub(at);
+        let ahead = match T {
+            1 => AHEAD,
+            _ => next_of(left.saturating_mul(size_of::<E::Vector>()), jump),
+        };
         // The compiler knows the length of whole ones.
         match whole::<_, T, LANES>(tiles) {
             Some(tiles) => {
                 let tiles = tiles.map(|tile| tile.as_slice());
-                add_products::<I, E, Q, T>(isa, tiles, q, &mut acc);
+                add_products::<I, E, Q, T>(isa, tiles, q, ahead, &mut acc);
             }
-            None => add_products::<I, E, Q, T>(isa, tiles, q, &mut acc),
+            None => add_products::<I, E, Q, T>(isa, tiles, q, ahead, &mut acc),
         }
     }
     let scale = isa.splat(job.scale);
@@ -91,21 +141,21 @@ fn block<I: Isa, E: Vectors, const Q: usize, const T: usize>(
         let at = query.row.saturating_mul(job.shape.slots());
         let to = out.get_mut(at.saturating_add(first * LANES)..);
         let to = to.unwrap_or(&mut []).as_chunks_mut::<LANES>().0;
-        for (to, acc) in to.iter_mut().zip(acc) {
+        for (to, acc) in to.iter_mut().step_by(stride.max(1)).zip(acc) {
             *to = (acc * scale).flush().array();
         }
     }
-    T
 }
 
 /// Adds `x[c][k]` times vector `k` of tile `t` to `sums[c][t]`, k ascending, as far as the tiles reach: a vector is converted
-/// once, and an x spread once. Of each line of a tile, the one [`AHEAD`] bytes behind it is asked for.
+/// once, and an x spread once. Of each line of a tile, the one `ahead` bytes behind it is asked for.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize>(
     isa: I,
     tiles: [&[E::Vector]; T],
     x: [&[f32; LANES]; C],
+    ahead: usize,
     sums: &mut [[I::Lanes; T]; C],
 ) {
     if I::BY_FOUR
@@ -129,7 +179,7 @@ fn add_products<I: Isa, E: Vectors, const C: usize, const T: usize>(
             let Some(vector) = tile.get(k) else { return };
             *lanes = E::load(isa, vector);
             if k.is_multiple_of(LINE / size_of::<E::Vector>().clamp(1, LINE)) {
-                isa.prefetch(vector, AHEAD);
+                isa.prefetch(vector, ahead);
             }
         }
         for (sums, x) in sums.iter_mut().zip(x) {

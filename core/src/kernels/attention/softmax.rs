@@ -2,14 +2,29 @@
 
 use super::{AttentionJob, LANES, Shape, Unit, used};
 use crate::kernels::isa::{Isa, Lanes, Task};
+use crate::kernels::log::{Operation, ran};
+use crate::kernels::work::Operator;
 use crate::math::{self, Sum16};
 use crate::pairs::pairs;
 use crate::session::Column;
 
+/// `scores[t] = exp(scores[t] - max)`, in place: `[sharing][column][slots]`.
+pub(crate) struct Softmax<'a>(pub(crate) &'a AttentionJob<'a>);
+
+impl Operator for Softmax<'_> {
+    #[inline(always)]
+    fn compute<I: Isa>(&self, _: I, first: usize, floats: usize, out: &mut [f32]) {
+        for (unit, out) in self.0.units(first, floats, out) {
+            ran(Operation::Softmax);
+            self::unit(self.0, unit, out);
+        }
+    }
+}
+
 /// The weights of one unit in the place of its scores; +0 from a column's position to the end of its tile.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub(super) fn unit(job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
+fn unit(job: &AttentionJob<'_>, unit: Unit, out: &mut [f32]) {
     let n = job.columns.len();
     let first = unit.kv_head.saturating_mul(job.shape.sharing);
     let maxima = job.maxima.get(first.saturating_mul(n)..).unwrap_or(&[]);

@@ -4,7 +4,7 @@ use super::guard::{Edge, Guarded};
 use super::{Random, Size, bits, same};
 use crate::error::Pass;
 use crate::kernels::attention::{
-    AttentionJob, Denominators, Gather, KvType, LayerCache, Maxima, SEGMENT, Shape, Step,
+    AttentionJob, Denominators, Gather, KvType, LayerCache, Maxima, SEGMENT, Shape,
 };
 use crate::kernels::work::{Job, Work};
 use crate::kernels::{Kernels, LANES};
@@ -63,10 +63,9 @@ struct Outcome {
 }
 
 impl Case {
-    fn job(&self, kernels: Kernels, step: Step) -> AttentionJob<'_> {
+    fn job(&self, kernels: Kernels) -> AttentionJob<'_> {
         AttentionJob {
             kernels,
-            step,
             shape: self.shape,
             columns: &self.columns,
             q: &self.q,
@@ -86,9 +85,9 @@ impl Case {
     }
 
     /// All units of a step, in two pieces.
-    fn run(&self, job: &AttentionJob<'_>, out: &mut [f32]) {
+    fn run(&self, job: Job<'_>, out: &mut [f32]) {
         let units = self.shape.segments() * self.shape.kv_heads;
-        let work = Work::new(Job::Attention(job), 0, out, out.len() / units, 1, 1);
+        let work = Work::new(job, 0, out, out.len() / units, 1, 1);
         let (head, tail) = work.split_at(units / 2);
         tail.run();
         head.run();
@@ -98,7 +97,7 @@ impl Case {
         let (shape, n) = (self.shape, self.columns.len());
         let columns = &self.columns[..];
         let mut scores = self.buffer(shape.scores(n));
-        self.run(&self.job(kernels, Step::Score), &mut scores);
+        self.run(Job::Score(&self.job(kernels)), &mut scores);
         let mut maxima = self.buffer(shape.stats(n));
         kernels.run(Maxima {
             shape,
@@ -108,9 +107,9 @@ impl Case {
         });
         let job = AttentionJob {
             maxima: &maxima,
-            ..self.job(kernels, Step::Softmax)
+            ..self.job(kernels)
         };
-        self.run(&job, &mut scores);
+        self.run(Job::Softmax(&job), &mut scores);
         let mut inverses = self.buffer(shape.stats(n));
         kernels.run(Denominators {
             shape,
@@ -120,10 +119,10 @@ impl Case {
         });
         let job = AttentionJob {
             scores: &scores,
-            ..self.job(kernels, Step::Mix)
+            ..self.job(kernels)
         };
         let mut sums = self.buffer(shape.sums(n));
-        self.run(&job, &mut sums);
+        self.run(Job::Mix(&job), &mut sums);
         let mut input = self.buffer(n * shape.heads() * shape.head_dim);
         kernels.run(Gather {
             shape,
