@@ -1,6 +1,6 @@
 //! One hash over the backends of this CPU, and of CPUs that have fewer.
 
-use crate::context::{Context, capture, stream};
+use crate::context::{Context, capture, side_by_side, stream};
 use crate::cross::{AARCH64, first_difference};
 use crate::smol;
 use std::path::{Path, PathBuf};
@@ -49,12 +49,11 @@ pub(crate) fn step(cx: &Context) -> Result<(), String> {
         return Ok(());
     }
     let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
-    for (cpu, backends) in CPUS {
+    side_by_side(&CPUS, |&(cpu, backends)| {
         let mut c = cx.command("qemu-x86_64");
         c.args(["-cpu", cpu]).arg(&tool);
-        emulated(c, &dir, &native, (cpu, backends))?;
-    }
-    Ok(())
+        emulated(c, &dir, &native, (cpu, backends))
+    })
 }
 
 /// The same under qemu-aarch64, whose `hashes` was built, and the native one.
@@ -62,13 +61,12 @@ pub(crate) fn arm(cx: &Context) -> Result<(), String> {
     let dir = files(cx)?;
     let tool = cx.built("release", "hashes");
     let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
-    for (cpu, backends) in ARM {
+    side_by_side(&ARM, |&(cpu, backends)| {
         let mut c = cx.command("qemu-aarch64");
         c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
             .arg(cx.built(&format!("{AARCH64}/release"), "hashes"));
-        emulated(c, &dir, &native, (cpu, backends))?;
-    }
-    Ok(())
+        emulated(c, &dir, &native, (cpu, backends))
+    })
 }
 
 /// Runs an emulated CPU: it must have these backends, and the native hashes.
@@ -86,10 +84,10 @@ fn emulated(
     if let Some((n, e)) = first_difference(native, &hashes(&emulated)) {
         return Err(format!("-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"));
     }
-    println!("-cpu {cpu}: {first}, the native hashes");
-    for kernels in emulated.lines().filter(|l| l.starts_with(' ')) {
-        println!("{kernels}");
-    }
+    let kernels = emulated.lines().filter(|l| l.starts_with(' '));
+    let lines = kernels.fold(String::new(), |lines, l| lines + l + "\n");
+    // In one go: others print beside it.
+    print!("-cpu {cpu}: {first}, the native hashes\n{lines}");
     Ok(())
 }
 

@@ -96,3 +96,20 @@ pub(crate) fn quiet(mut c: Command) -> bool {
         .status()
         .is_ok_and(|s| s.success())
 }
+
+/// Does the same for all of `items`, in a thread each; the first error, when all are through.
+pub(crate) fn side_by_side<T: Sync>(
+    items: &[T],
+    each: impl Fn(&T) -> Result<(), String> + Sync,
+) -> Result<(), String> {
+    std::thread::scope(|s| {
+        let each = &each;
+        let threads: Vec<_> = items.iter().map(|i| s.spawn(move || each(i))).collect();
+        let died = |_| Err("a thread of xtask panicked".to_owned());
+        let results: Vec<_> = threads
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(died))
+            .collect();
+        results.into_iter().collect()
+    })
+}

@@ -1,7 +1,7 @@
 //! Other targets: the core builds, and an emulated aarch64 gives the native bits.
 
 use crate::backends;
-use crate::context::{Context, capture, shown, stream};
+use crate::context::{Context, capture, shown, side_by_side, stream};
 use crate::smol;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -174,7 +174,7 @@ fn same_hashes(
     if native.trim().is_empty() {
         return Err("tests/parity's hashes printed nothing".into());
     }
-    let emulate = &|cpu: &str| {
+    side_by_side(cpus, |cpu| {
         let mut c: Command = cx.command("qemu-aarch64");
         c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
             .arg(cx.built(&format!("{AARCH64}/release"), "hashes"))
@@ -191,15 +191,6 @@ fn same_hashes(
             native.lines().count()
         );
         Ok(())
-    };
-    std::thread::scope(|s| {
-        let runs: Vec<_> = cpus
-            .iter()
-            .map(|cpu| s.spawn(move || emulate(cpu)))
-            .collect();
-        let crashed = || Err("a thread of xtask panicked".to_owned());
-        runs.into_iter()
-            .try_for_each(|r| r.join().unwrap_or_else(|_| crashed()))
     })
 }
 

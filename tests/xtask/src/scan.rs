@@ -1,6 +1,6 @@
 //! What the compiler made of the core: no fused multiply-add, each kernel's instruction, no call of an intrinsic, and how much code.
 
-use crate::context::{Context, capture, stream};
+use crate::context::{Context, capture, side_by_side, stream};
 use crate::cross::{AARCH64, M4, M55, X86_64};
 use crate::install::objdump;
 use crate::instructions;
@@ -27,28 +27,13 @@ pub fn fuses(a: f32, b: f32, c: f32) -> f32 { fmaf(a, b, c) }
 pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
     let dir = cx.target.join("fma");
     std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    // One object is one thread's work: side by side, and so each with a target folder of its own.
+    side_by_side(&TARGETS, |(target, cpu, _)| {
+        compile_core(cx, &dir, target, cpu)
+    })?;
     for (target, cpu, instruction) in TARGETS {
-        let object = dir.join(format!("pleach-{target}.o"));
-        let emit = format!("--emit=obj={}", object.display());
         let cpu = format!("-Ctarget-cpu={cpu}");
-        let build = [
-            "rustc",
-            "--release",
-            "-p",
-            "pleach",
-            "--lib",
-            "--target",
-            target,
-            "--",
-        ];
-        let options = ["-Ccodegen-units=1", &cpu, &emit];
-        let mut c = cx.cargo(build.iter().chain(&options));
-        if target == M55 {
-            // Where the core's build script sees it too.
-            c.env("CARGO_ENCODED_RUSTFLAGS", &cpu);
-        }
-        stream(c)?;
-        let text = disassembly(cx, &object)?;
+        let text = disassembly(cx, &object_of(&dir, target))?;
         for line in instructions::check(target, &text)? {
             println!("{line}");
         }
@@ -76,6 +61,34 @@ pub(crate) fn no_fused_multiply_add(cx: &Context) -> Result<(), String> {
         println!("{target}: none in the core, both in the control");
     }
     Ok(())
+}
+
+fn object_of(dir: &Path, target: &str) -> PathBuf {
+    dir.join(format!("pleach-{target}.o"))
+}
+
+/// The core alone, as one object.
+fn compile_core(cx: &Context, dir: &Path, target: &str, cpu: &str) -> Result<(), String> {
+    let emit = format!("--emit=obj={}", object_of(dir, target).display());
+    let cpu = format!("-Ctarget-cpu={cpu}");
+    let build = [
+        "rustc",
+        "--release",
+        "-p",
+        "pleach",
+        "--lib",
+        "--target",
+        target,
+        "--",
+    ];
+    let options = ["-Ccodegen-units=1", &cpu, &emit];
+    let mut c = cx.cargo(build.iter().chain(&options));
+    c.env("CARGO_TARGET_DIR", dir.join(target));
+    if target == M55 {
+        // Where the core's build script sees it too.
+        c.env("CARGO_ENCODED_RUSTFLAGS", &cpu);
+    }
+    stream(c)
 }
 
 fn compile_control(
