@@ -117,8 +117,8 @@ struct Unit {
     jump: usize,
 }
 
-/// What is asked for while a unit's values are read: those of the next one, position by position as this one's are read, but
-/// taking turns among its quarters. That makes four streams of memory, of which a core keeps more under way than of one.
+/// What is asked for while a unit's values are read: those of the next one, four positions as four are read, one of each of its
+/// quarters. That makes four streams of memory, of which a core keeps more under way than of one.
 #[derive(Clone, Copy)]
 struct Ahead {
     jump: usize,
@@ -129,11 +129,14 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Bytes from the first of a unit to the position for which its position `position` asks, wrapping.
+    /// Bytes from the first of a unit to position `position` of each quarter of the next, wrapping.
     #[inline(always)]
-    fn of(self, position: usize) -> usize {
-        let to = (position / 4).min(self.quarter) + position % 4 * self.quarter;
-        self.jump.wrapping_add(to.wrapping_mul(self.row))
+    fn of(self, position: usize) -> [usize; 4] {
+        let first = position.min(self.quarter);
+        [0, 1, 2, 3].map(|quarter| {
+            let to = first + quarter * self.quarter;
+            self.jump.wrapping_add(to.wrapping_mul(self.row))
+        })
     }
 }
 
