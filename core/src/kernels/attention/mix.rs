@@ -135,7 +135,7 @@ impl<'a> Mixing<'a> {
         let from = self.by_four::<I, E, Q, D>(isa, &weights, (from, to), d, acc);
         let mut own = [&[][..]; Q];
         for (own, weights) in own.iter_mut().zip(weights) {
-            // The compiler knows that all have one length.
+            // Cut to one length, which spares the loop below its checks.
             let Some(weights) = weights.get(from..to) else {
                 return;
             };
