@@ -97,7 +97,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Computes the rows, of what each operation is compiled for by itself: together they would be one large function.
+    /// Runs one operation. Each is compiled by itself: together they would be one large function.
     #[inline(always)]
     fn of<O: Operator>(self, kernels: Kernels, job: &O) {
         kernels.run(Piece {

@@ -154,7 +154,7 @@ impl<'a> Mixing<'a> {
                 let Some(vectors) = E::vectors(row).first_chunk::<D>() else {
                     return;
                 };
-                self.ask(isa, from + i, skip, size_of_val(vectors));
+                self.ask(isa, vectors, from + i, skip);
                 let mut values = [isa.splat(0.0); D];
                 for (value, vector) in values.iter_mut().zip(vectors) {
                     *value = E::load(isa, vector);
@@ -174,19 +174,13 @@ impl<'a> Mixing<'a> {
         }
     }
 
-    /// Asks for the values of the next unit that vectors of `bytes` bytes, `skip` bytes behind `position`, stand for: those of
+    /// Asks for the values of the next unit that `vectors` of a position, `skip` bytes behind its first, stand for: those of
     /// four positions at every fourth, and a line once.
     #[inline(always)]
-    fn ask<I: Isa>(self, isa: I, position: usize, skip: usize, bytes: usize) {
-        if I::PREFETCHES
-            && position.is_multiple_of(4)
-            && skip.is_multiple_of(LINE)
-            && let Some(first) = self.values.first()
-        {
-            for at in self.ahead.of(position / 4) {
-                for line in 0..bytes.div_ceil(LINE) {
-                    isa.prefetch(first, at.wrapping_add(skip + line * LINE));
-                }
+    fn ask<I: Isa, V>(self, isa: I, vectors: &[V], position: usize, skip: usize) {
+        if position.is_multiple_of(4) && skip.is_multiple_of(LINE) {
+            for ahead in self.ahead.of(position) {
+                isa.prefetch_lines(vectors, ahead);
             }
         }
     }

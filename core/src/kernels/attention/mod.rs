@@ -129,13 +129,14 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Bytes from the first of a unit to position `position` of each quarter of the next, wrapping.
+    /// How far ahead of position `position` those four lie for which it asks, in bytes, wrapping.
     #[inline(always)]
     fn of(self, position: usize) -> [usize; 4] {
-        let first = position.min(self.quarter);
+        let first = (position / 4).min(self.quarter);
         [0, 1, 2, 3].map(|quarter| {
             let to = first + quarter * self.quarter;
-            self.jump.wrapping_add(to.wrapping_mul(self.row))
+            let positions = to.wrapping_sub(position);
+            self.jump.wrapping_add(positions.wrapping_mul(self.row))
         })
     }
 }
