@@ -28,14 +28,20 @@ pub(crate) const SIGMOID_LIMIT: f32 = 30.0;
 /// Arguments above -2^-25 become +0 first, so no subnormal is ever squared; below -87 the result is +0.
 /// Callers cut earlier: attention at -30, the softmaxes of the scalings at -64. Outside the domain
 /// nothing is promised except that NaN gives NaN, whatever its sign.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    exp_cut(x, LOWEST)
+}
+
+/// [`exp`], and +0 below `cut`, which is in -87..0.
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
-pub fn exp(x: f32) -> f32 {
+pub(crate) fn exp_cut(x: f32, cut: f32) -> f32 {
     // Before the compares: they would read a subnormal.
     let x = without_tiny(x);
-    let y = exp_normal(if x < LOWEST { LOWEST } else { x });
+    let y = exp_normal(if x < cut { cut } else { x });
     // By its bits: with the same compare twice, the compiler, which minds no flags, would drop the first, and 2^n underflow.
-    let beyond = (magnitude(LOWEST) + 1..=INFINITE_FROM).contains(&magnitude(x));
+    let beyond = (magnitude(cut) + 1..=INFINITE_FROM).contains(&magnitude(x));
     if beyond { 0.0 } else { y }
 }
 
@@ -157,6 +163,19 @@ mod tests {
             assert_eq!(exp(x).to_bits(), 0, "{x}");
         }
         assert!(exp(f32::NAN).is_nan() && exp(-f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn cut_exp_is_exp_down_to_the_cut() {
+        for cut in [-30.0f32, -64.0] {
+            for x in [0.0, -1e-40, -1e-3, -29.0, cut.next_up(), cut] {
+                assert_eq!(exp_cut(x, cut).to_bits(), exp(x).to_bits(), "{x}");
+            }
+            for x in [cut.next_down(), -80.0, -1e30, f32::NEG_INFINITY] {
+                assert_eq!(exp_cut(x, cut).to_bits(), 0, "{x}");
+            }
+            assert!(exp_cut(f32::NAN, cut).is_nan() && exp_cut(-f32::NAN, cut).is_nan());
+        }
     }
 
     #[test]

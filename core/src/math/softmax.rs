@@ -5,6 +5,7 @@
 //! too), so the caller's check of the attention output or of the scalings finds it. -infinity counts as
 //! a weight of 0 beside a finite maximum. An empty row stays empty.
 
+use super::exp::exp_cut;
 use super::{Sum16, exp, magnitude, max_of, max_row};
 
 /// Attention weights below e^-30 are +0.
@@ -15,13 +16,6 @@ const SCALING_CUT: f32 = -64.0;
 const PEFT_ZERO: f32 = f32::from_bits(0x22a1_2cc1);
 /// 2^-110: above every placeholder, below every quotient.
 const PLACEHOLDER: f32 = f32::from_bits(0x0880_0000);
-
-/// e^z, and +0 below `cut`.
-#[inline(always)]
-fn exp_cut(z: f32, cut: f32) -> f32 {
-    let e = exp(z);
-    if z < cut { 0.0 } else { e }
-}
 
 /// Replaces the scores of positions 0..n by e^(s - max), +0 below e^-30, and returns their sum.
 ///

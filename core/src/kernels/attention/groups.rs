@@ -49,6 +49,7 @@ impl<'a> Groups<'a> {
     }
 
     /// The next up to `most` queries.
+    #[cfg_attr(not(pleach_small), inline(always))]
     pub(super) fn next(&mut self, most: usize) -> Option<Group> {
         let mut group = Group {
             pass: Pass::Scaling,
