@@ -84,8 +84,8 @@ fn operation(w: &Tensor<'_>) -> Operation {
     }
 }
 
-/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4.
-/// `ahead` is that of [`Isa::q8_range`].
+/// `acc[c][i]` = row `first + i` of `w` times column `c` of the block, for `rows` rows: 16, or up to 16 of an A panel, by 4; of
+/// `q8` tiles of 16 rows also several times 16, and then `acc` is `[unit][column]`. `ahead` is that of [`Isa::q8_range`].
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]
 pub(crate) fn gemv<I: Isa>(
@@ -109,8 +109,10 @@ pub(crate) fn gemv<I: Isa>(
                 return;
             }
             let lanes = w.lanes.clamp(1, UNIT);
-            for lane in (0..rows).step_by(lanes) {
-                isa.q8(w, ((first + lane) / lanes, 1), block.panels(), lane, acc);
+            let tiles = if lanes == UNIT { rows / UNIT } else { 1 };
+            for lane in (0..rows.min(UNIT)).step_by(lanes) {
+                let tiles = ((first + lane) / lanes, tiles);
+                isa.q8(w, tiles, block.panels(), lane, acc);
             }
         }
         Dtype::F16 => gemv_float::<I, F16>(isa, w, first, rows, block.floats(), acc),
@@ -148,13 +150,8 @@ fn gemv_units<I: Isa>(
     acc: &mut [[f32; LANES]],
 ) {
     let n = block.len.max(1);
-    let units = acc.len() / n;
     let done = match w.dtype {
-        Dtype::Q8 if w.lanes == UNIT && !SMALL => {
-            isa.q8(w, (unit, units), block.panels(), 0, acc);
-            true
-        }
-        Dtype::Q8 if block.len <= I::RANGES => ranges(isa, w, unit, block, acc),
+        Dtype::Q8 if block.len <= I::RANGES && w.lanes < UNIT => ranges(isa, w, unit, block, acc),
         Dtype::Q8 => false,
         Dtype::F16 => one_column::<I, F16>(isa, w, unit, block.floats(), acc),
         Dtype::F32 => one_column::<I, F32>(isa, w, unit, block.floats(), acc),
@@ -163,9 +160,14 @@ fn gemv_units<I: Isa>(
         ran(operation(w));
         return;
     }
-    for (i, acc) in acc.chunks_mut(n).enumerate() {
+    // Wide tiles of q8 go all at once.
+    let at_once = match w.dtype {
+        Dtype::Q8 if w.lanes == UNIT && !SMALL => acc.len() / n,
+        _ => 1,
+    };
+    for (i, acc) in acc.chunks_mut(at_once.saturating_mul(n).max(1)).enumerate() {
         let first = (unit + i).saturating_mul(UNIT);
-        gemv(isa, w, (first, UNIT), block, 0, acc);
+        gemv(isa, w, (first, at_once.saturating_mul(UNIT)), block, 0, acc);
     }
 }
 
