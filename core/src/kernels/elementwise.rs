@@ -85,6 +85,8 @@ pub(crate) struct Norm<'a, X> {
 impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
     type Output = bool;
 
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> bool {
         ran(Operation::Norm);
@@ -128,6 +130,8 @@ where
 {
     type Output = ();
 
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         ran(Operation::Act);
@@ -156,6 +160,8 @@ pub(crate) struct Quantise<'a> {
 
 impl Task for Quantise<'_> {
     type Output = bool;
+
+    const WITHOUT_Q8: bool = true;
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> bool {

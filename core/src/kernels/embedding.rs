@@ -110,6 +110,8 @@ pub(crate) struct AddDeltas<'a> {
 impl Task for AddDeltas<'_> {
     type Output = ();
 
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let mut d: Acc = [[0.0; LANES]; BLOCK];

@@ -150,5 +150,10 @@ pub(crate) trait Isa: Copy {
 /// `pleach_small` is set the whole build is for one backend, and the larger functions stay apart to save flash.
 pub(crate) trait Task {
     type Output;
+
+    /// It computes no rows of `q8`: backends that differ in those alone compile it once.
+    #[allow(dead_code)]
+    const WITHOUT_Q8: bool = false;
+
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }

@@ -22,6 +22,8 @@ pub(crate) struct Rope<'a> {
 impl Task for Rope<'_> {
     type Output = Option<()>;
 
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Option<()> {
         if self.head_dim.is_multiple_of(2 * LANES) {

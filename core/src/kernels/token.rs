@@ -3,12 +3,12 @@
 /// A token, and how it is come by: `$has` asks the running CPU for a feature.
 ///
 /// Its `q8` micro-kernels are named after `$kernel`, for tiles of `r16k4` and `r4k4`; those that take an odd number of
-/// columns at once after `$odd`, where they are others.
+/// columns at once after `$odd`, where they are others. What computes no rows of `q8` is `$rest`'s, if there is one.
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $($rest:tt)*) => {
         $crate::kernels::token::token! { $(#[$doc])* $name, $text, ($kernel, $kernel), $($rest)* }
     };
-    ($(#[$doc:meta])* $name:ident, $text:literal, ($kernel:literal, $odd:literal), $has:ident, $features:literal, [$($feature:tt),*]) => {
+    ($(#[$doc:meta])* $name:ident, $text:literal, ($kernel:literal, $odd:literal), $has:ident, $features:literal, [$($feature:tt),*] $(, $rest:ident)?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) struct $name(());
@@ -49,6 +49,9 @@ macro_rules! token {
             #[inline(always)]
             #[allow(unsafe_code)]
             pub(crate) fn enter<T: $crate::kernels::Task>(self, task: T) -> T::Output {
+                $(if T::WITHOUT_Q8 {
+                    return $rest(()).enter(task);
+                })?
                 #[target_feature(enable = $features)]
                 fn compiled<T: $crate::kernels::Task>(isa: $name, task: T) -> T::Output {
                     task.run(isa)

@@ -111,6 +111,9 @@ impl<'a> Work<'a> {
 
 /// An operation whose outputs lie unit by unit.
 pub(crate) trait Operator {
+    /// [`Task::WITHOUT_Q8`].
+    const WITHOUT_Q8: bool = false;
+
     /// Units `first..`, `floats` of `out` each.
     fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]);
 }
@@ -125,6 +128,8 @@ pub(crate) struct Piece<'a, O> {
 
 impl<O: Operator> Task for Piece<'_, O> {
     type Output = ();
+
+    const WITHOUT_Q8: bool = O::WITHOUT_Q8;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

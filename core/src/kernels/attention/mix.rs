@@ -15,6 +15,8 @@ use crate::session::Column;
 pub(crate) struct Mix<'a>(pub(crate) &'a AttentionJob<'a>);
 
 impl Operator for Mix<'_> {
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
         for (unit, out) in self.0.units(first, floats, out) {
@@ -240,6 +242,8 @@ pub(crate) struct Gather<'a> {
 
 impl Task for Gather<'_> {
     type Output = ();
+
+    const WITHOUT_Q8: bool = true;
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {

@@ -26,6 +26,8 @@ struct Tiles {
 pub(crate) struct Score<'a>(pub(crate) &'a AttentionJob<'a>);
 
 impl Operator for Score<'_> {
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
         for (unit, out) in self.0.units(first, floats, out) {

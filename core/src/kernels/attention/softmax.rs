@@ -12,6 +12,8 @@ use crate::session::Column;
 pub(crate) struct Softmax<'a>(pub(crate) &'a AttentionJob<'a>);
 
 impl Operator for Softmax<'_> {
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn compute<I: Isa>(&self, _: I, first: usize, floats: usize, out: &mut [f32]) {
         for (unit, out) in self.0.units(first, floats, out) {
@@ -76,6 +78,8 @@ pub(crate) struct Maxima<'a> {
 impl Task for Maxima<'_> {
     type Output = ();
 
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         let rows = self.shape.stats(self.columns.len());
@@ -101,6 +105,8 @@ pub(crate) struct Denominators<'a> {
 
 impl Task for Denominators<'_> {
     type Output = ();
+
+    const WITHOUT_Q8: bool = true;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {

@@ -29,6 +29,8 @@ pub(crate) struct Store<'a> {
 impl Task for Store<'_> {
     type Output = ();
 
+    const WITHOUT_Q8: bool = true;
+
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         let dim = self.head_dim.max(1);

@@ -1,6 +1,6 @@
 //! aarch64: NEON alone (Cortex-A53, A72), with dot products (A76), with i8mm.
 //!
-//! The three share their lanes, and all of a `q8` row but the integer dots of a group:
+//! The three share all but `q8` rows, and of those all but the integer dots of a group:
 //!
 //! | backend | dots | columns at once |
 //! |---|---|---|
@@ -28,11 +28,11 @@ token! {
 }
 token! {
     /// The proof that this CPU has NEON and its dot products.
-    DotProd, "dotprod", "neon_dotprod", is_aarch64_feature_detected, "neon,dotprod", ["neon", "dotprod"]
+    DotProd, "dotprod", "neon_dotprod", is_aarch64_feature_detected, "neon,dotprod", ["neon", "dotprod"], Neon
 }
 token! {
     /// The proof that this CPU has NEON, its dot products and its products of int8 matrices.
-    I8mm, "i8mm", ("neon_i8mm", "neon_dotprod"), is_aarch64_feature_detected, "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"]
+    I8mm, "i8mm", ("neon_i8mm", "neon_dotprod"), is_aarch64_feature_detected, "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"], Neon
 }
 
 impl<B: Interleaved> Isa for B {
