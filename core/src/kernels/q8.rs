@@ -240,8 +240,9 @@ impl<B: Interleaved> Q8Kernel for R4K4<B> {
     }
 }
 
-/// Runs a micro-kernel over up to 8 columns: 1, 2, if it can 3, 4 or 8 at once.
-#[inline(always)]
+/// Runs a micro-kernel over up to 8 columns: 1, 2, if it can 3, 4 or 8 at once. Compiled once for all drivers, and without the
+/// backend's features, which the micro-kernel alone needs.
+#[inline(never)]
 fn by_columns<K: Q8Kernel>(
     kernel: K,
     w: &Tensor<'_>,
