@@ -21,10 +21,17 @@ const ARM: [(&str, &str); 4] = [
     ("max", "i8mm dotprod neon scalar"),
 ];
 
-/// `tests/parity`'s `hashes`, built for this machine.
+/// Builds `tests/parity`'s `hashes`, for this machine or another, and with it the tests of steps `smol` and `flags`: each by itself
+/// would build what it depends on once more, with other features.
+pub(crate) fn build(cx: &Context, target: Option<&str>) -> Result<(), String> {
+    let build = "build --release -p parity --bin hashes --test smol --test flags".split(' ');
+    let target = target.into_iter().flat_map(|t| ["--target", t]);
+    stream(cx.cargo(build.chain(target)))
+}
+
+/// `hashes`, built for this machine.
 fn tool(cx: &Context) -> Result<PathBuf, String> {
-    let build = "build --release --manifest-path tests/parity/Cargo.toml --bin hashes";
-    stream(cx.cargo(build.split(' ')))?;
+    build(cx, None)?;
     Ok(cx.built("release", "hashes"))
 }
 

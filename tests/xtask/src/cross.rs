@@ -25,16 +25,18 @@ const CPUS: [&str; 4] = ["cortex-a53", "cortex-a72", "cortex-a76", "max"];
 /// (`std` needs an operating system). Unoptimised, which takes a minute instead of ten: steps `fma`, `nopanic`, `kernels` and
 /// `firmware` build it as it ships.
 pub(crate) fn core_builds(cx: &Context) -> Result<(), String> {
-    for target in [M0, M4, RV32, AARCH64] {
-        let most: &[&str] = if target == AARCH64 {
-            &["--all-features"]
-        } else {
-            &["--features", "defmt"]
-        };
-        for features in [&["--no-default-features"][..], &[], most] {
-            let args = "build -p pleach --config profile.dev.opt-level=0 --target".split(' ');
-            stream(cx.cargo(args.chain([target]).chain(features.iter().copied())))?;
-        }
+    const FIRMWARE: &[&str] = &[M0, M4, RV32];
+    const ALL: &[&str] = &[M0, M4, RV32, AARCH64];
+    for (targets, features) in [
+        (ALL, Some("--no-default-features")),
+        (ALL, None),
+        (FIRMWARE, Some("--features=defmt")),
+        (&[AARCH64], Some("--all-features")),
+    ] {
+        // Several targets in one command, which builds them side by side.
+        let args = "build -p pleach --config profile.dev.opt-level=0".split(' ');
+        let targets = targets.iter().flat_map(|t| ["--target", *t]);
+        stream(cx.cargo(args.chain(features).chain(targets)))?;
     }
     Ok(())
 }
@@ -157,9 +159,8 @@ fn same_hashes(
     what: Option<&str>,
     cpus: &[&str],
 ) -> Result<(), String> {
-    let build = "build --release --manifest-path tests/parity/Cargo.toml --bin hashes";
-    stream(cx.cargo(build.split(' ')))?;
-    stream(cx.cargo(build.split(' ').chain(["--target", AARCH64])))?;
+    backends::build(cx, None)?;
+    backends::build(cx, Some(AARCH64))?;
     let dir = cx.target.join(folder);
     // A blob of an earlier run must not stand in for one that is no longer made.
     let _ = std::fs::remove_dir_all(&dir);
