@@ -293,6 +293,8 @@ fn by_columns<I: Isa, E: Element>(
             n if n == 1 || SMALL => tile_of_16::<I, E, 1>(isa, tile, columns, acc),
             2 => tile_of_16::<I, E, 2>(isa, tile, columns, acc),
             3 => tile_of_16::<I, E, 3>(isa, tile, columns, acc),
+            // As many as there are registers for.
+            n if n >= 8 && I::TILES >= 4 => tile_of_16::<I, E, 8>(isa, tile, columns, acc),
             _ => tile_of_16::<I, E, 4>(isa, tile, columns, acc),
         };
         let (Some(rest), Some(more)) = (columns.get(taken..), acc.get_mut(taken..)) else {
@@ -314,11 +316,22 @@ fn tile_of_16<I: Isa, E: Element, const C: usize>(
     let Some(columns) = columns.first_chunk::<C>() else {
         return C;
     };
+    let mut rows = tile.chunks_exact(LANES * E::BYTES);
+    let steps = rows.len();
+    let mut x = [&[][..]; C];
+    for (x, column) in x.iter_mut().zip(columns) {
+        // Cut to one length, which spares the loop below its checks.
+        let Some(column) = column.get(..steps) else {
+            return C;
+        };
+        *x = column;
+    }
     let mut sums = [isa.splat(0.0); C];
-    for (k, row) in tile.chunks_exact(LANES * E::BYTES).enumerate() {
+    for k in 0..steps {
+        let Some(row) = rows.next() else { break };
         let w = E::lanes(isa, row);
-        for (sum, column) in sums.iter_mut().zip(columns) {
-            let x = column.get(k).copied().unwrap_or(0.0);
+        for (sum, x) in sums.iter_mut().zip(x) {
+            let x = x.get(k).copied().unwrap_or(0.0);
             *sum = *sum + w * isa.splat(x);
         }
     }
