@@ -3,7 +3,8 @@
 /// A token, and how it is come by: `$has` asks the running CPU for a feature.
 ///
 /// Its `q8` micro-kernels are named after `$kernel`, for tiles of `r16k4` and `r4k4`; those that take an odd number of
-/// columns at once after `$odd`, where they are others. What computes no rows of `q8` is `$rest`'s, if there is one.
+/// columns at once after `$odd`, where they are others. What computes no rows of `q8` is `$rest`'s, if there is
+/// one: a backend whose features are among these.
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident, $text:literal, $kernel:literal, $($rest:tt)*) => {
         $crate::kernels::token::token! { $(#[$doc])* $name, $text, ($kernel, $kernel), $($rest)* }
@@ -56,7 +57,8 @@ macro_rules! token {
                 fn compiled<T: $crate::kernels::Task>(isa: $name, task: T) -> T::Output {
                     task.run(isa)
                 }
-                // SAFETY: cpu: `self` exists only where `of_build` or `detect` found the features.
+                // SAFETY: cpu: `self` exists only where `of_build` or `detect` found the features, or where a backend that has
+                //   them among its own made it its `$rest`.
                 unsafe { compiled(self, task) }
             }
         }
