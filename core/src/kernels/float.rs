@@ -4,6 +4,7 @@ use crate::blob::Tensor;
 use crate::kernels::isa::{BLOCK, Isa, LANES, LINE, Lanes, next_of};
 use crate::kernels::{A_UNIT, SMALL};
 use crate::math;
+use core::ops::Range;
 
 /// A stored float.
 pub(crate) trait Element {
@@ -180,6 +181,16 @@ pub(crate) fn whole<V, const T: usize, const L: usize>(tiles: [&[V]; T]) -> Opti
     Some(all)
 }
 
+/// The same part of each slice, if all have it: a loop over its length then needs no checks.
+#[inline(always)]
+pub(crate) fn cut<V, const N: usize>(slices: [&[V]; N], part: Range<usize>) -> Option<[&[V]; N]> {
+    let mut all = slices;
+    for slice in &mut all {
+        *slice = slice.get(part.clone())?;
+    }
+    Some(all)
+}
+
 /// Chains of additions that [`one_column`] interleaves, to hide how long one addition takes. Firmware computes one by one: its
 /// flash is scarce, and its additions take a cycle.
 const CHAINS: usize = if SMALL { 1 } else { 4 };
@@ -294,7 +305,7 @@ fn by_columns<I: Isa, E: Element>(
             2 => tile_of_16::<I, E, 2>(isa, tile, columns, acc),
             3 => tile_of_16::<I, E, 3>(isa, tile, columns, acc),
             // As many as there are registers for.
-            n if n >= 8 && I::TILES >= 4 => tile_of_16::<I, E, 8>(isa, tile, columns, acc),
+            n if n >= 8 && I::TILES == 4 => tile_of_16::<I, E, 8>(isa, tile, columns, acc),
             _ => tile_of_16::<I, E, 4>(isa, tile, columns, acc),
         };
         let (Some(rest), Some(more)) = (columns.get(taken..), acc.get_mut(taken..)) else {
@@ -318,14 +329,9 @@ fn tile_of_16<I: Isa, E: Element, const C: usize>(
     };
     let mut rows = tile.chunks_exact(LANES * E::BYTES);
     let steps = rows.len();
-    let mut x = [&[][..]; C];
-    for (x, column) in x.iter_mut().zip(columns) {
-        // Cut to one length, which spares the loop below its checks.
-        let Some(column) = column.get(..steps) else {
-            return C;
-        };
-        *x = column;
-    }
+    let Some(x) = cut(*columns, 0..steps) else {
+        return C;
+    };
     let mut sums = [isa.splat(0.0); C];
     for k in 0..steps {
         let Some(row) = rows.next() else { break };

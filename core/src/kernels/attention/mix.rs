@@ -3,7 +3,7 @@
 use super::groups::{Groups, Query};
 use super::{Ahead, AttentionJob, KvType, LANES, SEGMENT, Shape, Unit};
 use crate::kernels::elementwise::put;
-use crate::kernels::float::{Element, F16, F32, Vectors, whole};
+use crate::kernels::float::{Element, F16, F32, Vectors, cut, whole};
 use crate::kernels::isa::{Isa, LINE, Lanes, Task};
 use crate::kernels::log::{Operation, ran};
 use crate::kernels::work::Operator;
@@ -135,14 +135,9 @@ impl<'a> Mixing<'a> {
         acc: &mut [[I::Lanes; D]; Q],
     ) {
         let from = self.by_four::<I, E, Q, D>(isa, &weights, (from, to), d, acc);
-        let mut own = [&[][..]; Q];
-        for (own, weights) in own.iter_mut().zip(weights) {
-            // Cut to one length, which spares the loop below its checks.
-            let Some(weights) = weights.get(from..to) else {
-                return;
-            };
-            *own = weights;
-        }
+        let Some(own) = cut(weights, from..to) else {
+            return;
+        };
         let (step, skip) = (
             self.dim.saturating_mul(E::BYTES),
             d.saturating_mul(E::BYTES),
