@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::ScopedJoinHandle;
 
 /// What every step is given.
 pub(crate) struct Context {
@@ -105,11 +106,24 @@ pub(crate) fn side_by_side<T: Sync>(
     std::thread::scope(|s| {
         let each = &each;
         let threads: Vec<_> = items.iter().map(|i| s.spawn(move || each(i))).collect();
-        let died = |_| Err("a thread of xtask panicked".to_owned());
-        let results: Vec<_> = threads
-            .into_iter()
-            .map(|t| t.join().unwrap_or_else(died))
-            .collect();
+        let results: Vec<_> = threads.into_iter().map(joined).collect();
         results.into_iter().collect()
     })
+}
+
+/// Does two things side by side; the first error, when both are through.
+pub(crate) fn both<A: Send, B>(
+    a: impl FnOnce() -> Result<A, String> + Send,
+    b: impl FnOnce() -> Result<B, String>,
+) -> Result<(A, B), String> {
+    std::thread::scope(|s| {
+        let a = s.spawn(a);
+        let b = b();
+        Ok((joined(a)?, b?))
+    })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, String>>) -> Result<T, String> {
+    let died = |_| Err("a thread of xtask panicked".into());
+    thread.join().unwrap_or_else(died)
 }

@@ -1,9 +1,10 @@
 //! `tests/cross/kernels` on five boards: the bits of the specification, the instructions that kernels are named after,
 //! how many are executed, and how many by other libraries.
 
-use crate::context::{Context, capture, stream};
+use crate::context::{Context, both, capture, side_by_side, stream};
 use crate::cross::{M0, M3, M4, M55, RV32, first_difference};
 use crate::{instructions, kernel_peers, replay, scan};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,8 +17,8 @@ const MANIFEST: &str = "tests/cross/kernels/Cargo.toml";
 struct Board {
     cpu: &'static str,
     target: &'static str,
-    /// What the target does not say.
-    flags: &'static [&'static str],
+    /// What the target does not say to the compiler.
+    flags: &'static str,
     machine: &'static str,
     /// Of the harness's memory.
     size: &'static str,
@@ -32,7 +33,7 @@ const BOARDS: [Board; 5] = [
     Board {
         cpu: "Cortex-M4F",
         target: M4,
-        flags: &[],
+        flags: "",
         machine: "mps2-an386",
         size: "large",
         model: Some("cortex-m"),
@@ -41,7 +42,7 @@ const BOARDS: [Board; 5] = [
     Board {
         cpu: "Cortex-M55",
         target: M55,
-        flags: &["-Ctarget-cpu=cortex-m55"],
+        flags: "-Ctarget-cpu=cortex-m55",
         machine: "mps3-an547",
         size: "large",
         model: Some("mve"),
@@ -50,7 +51,7 @@ const BOARDS: [Board; 5] = [
     Board {
         cpu: "RV32",
         target: RV32,
-        flags: &[],
+        flags: "",
         machine: "virt",
         size: "large",
         model: Some("portable"),
@@ -59,7 +60,7 @@ const BOARDS: [Board; 5] = [
     Board {
         cpu: "Cortex-M3",
         target: M3,
-        flags: &[],
+        flags: "",
         machine: "mps2-an385",
         size: "large",
         model: None,
@@ -68,7 +69,7 @@ const BOARDS: [Board; 5] = [
     Board {
         cpu: "Cortex-M0",
         target: M0,
-        flags: &[],
+        flags: "",
         machine: "microbit",
         size: "small",
         model: None,
@@ -76,44 +77,68 @@ const BOARDS: [Board; 5] = [
     },
 ];
 
-/// The step of `cargo xtask test`.
+/// The step of `cargo xtask test`. A program is one thread's work, and so is a board's run: what can goes side by side.
 pub(crate) fn step(cx: &Context) -> Result<(), String> {
-    // One program is one thread's work: those that need no flags of their own are compiled side by side.
-    let plain = BOARDS.iter().filter(|board| board.flags.is_empty());
-    let targets = plain.flat_map(|board| ["--target", board.target]);
-    let build = ["build", "--release", "--manifest-path", MANIFEST];
-    stream(cx.cargo(build.into_iter().chain(["--bin", "kernels"]).chain(targets)))?;
-    BOARDS.iter().try_for_each(|board| {
-        println!("-- {} ({})", board.cpu, board.machine);
-        check(cx, board).map_err(|e| format!("{}: {e}", board.cpu))
+    let ((small, large), ()) = both(
+        || Ok((harness(cx, "small")?, harness(cx, "large")?)),
+        || build_all(cx),
+    )?;
+    let native = Native {
+        small,
+        large,
+        model: native_model(cx)?,
+    };
+    side_by_side(&BOARDS, |board| {
+        check(cx, board, &native).map_err(|e| format!("{}: {e}", board.cpu))
     })
 }
 
-fn check(cx: &Context, board: &Board) -> Result<(), String> {
-    let native = [
-        "run",
-        "--release",
-        "--manifest-path",
-        MANIFEST,
-        "--",
-        board.size,
-    ];
-    let native = capture(cx.cargo(native))?;
-    let elf = build(cx, board, "kernels", &[])?;
+/// What the boards must give.
+struct Native {
+    /// The harness's hashes, by its size.
+    small: String,
+    large: String,
+    /// The model's.
+    model: String,
+}
+
+/// The harness's hashes on this machine. Built in a folder of its own, so that cargo does not wait for the boards' programs.
+fn harness(cx: &Context, size: &str) -> Result<String, String> {
+    let run = ["run", "--release", "--manifest-path", MANIFEST, "--", size];
+    let mut c = cx.cargo(run);
+    c.env("CARGO_TARGET_DIR", cx.target.join("kernels-native"));
+    Ok(bits(&capture(c)?))
+}
+
+fn native_model(cx: &Context) -> Result<String, String> {
+    let trace = "run --quiet --release --package pleach-cli -- trace --tokens 1,2,3,4,5,6,7,8 \
+                 --generate 8 --hash --kv f16 --context 16";
+    let mut native = cx.cargo(trace.split_whitespace());
+    native.arg(replay::packed(cx, MODEL, "portable")?);
+    Ok(hash(&capture(native)?)?.to_owned())
+}
+
+fn check(cx: &Context, board: &Board, native: &Native) -> Result<(), String> {
+    let elf = built(cx, board, "kernels");
     let disassembly = scan::disassembly(cx, &elf)?;
+    let mut report = String::new();
     for line in instructions::check(board.target, &disassembly)? {
-        println!("{line}");
+        report += &format!("{line}\n");
     }
     instructions::no_fixed_point(&disassembly)?;
-    let log = emulate(cx, board, &elf)?;
-    if let Some((found, expected)) = first_difference(&bits(&log), &bits(&native)) {
+    let log = emulate(cx, board, &elf, "kernels")?;
+    let native_bits = match board.size {
+        "small" => &native.small,
+        _ => &native.large,
+    };
+    if let Some((found, expected)) = first_difference(&bits(&log), native_bits) {
         return Err(format!(
             "the bits differ\n  found    {found}\n  natively {expected}"
         ));
     }
-    println!(
-        "{} hashes equal the native ones",
-        bits(&log).lines().count()
+    report += &format!(
+        "{} hashes equal the native ones\n",
+        native_bits.lines().count()
     );
     for &(side, bar) in board.bars {
         let found = per_mac(&log, side).ok_or(format!("no count of {side}x{side}"))?;
@@ -123,31 +148,35 @@ fn check(cx: &Context, board: &Board) -> Result<(), String> {
             ));
         }
     }
-    beside_peers(cx, board, &log)?;
-    board.model.map_or(Ok(()), |to| whole_model(cx, board, to))
+    report += &beside_peers(cx, board, &log)?;
+    if let Some(to) = board.model {
+        whole_model(cx, board, to, &native.model)?;
+        report += "the whole model's hash equals the native one\n";
+    }
+    // In one go: others print beside it.
+    print!("-- {} ({})\n{report}", board.cpu, board.machine);
+    Ok(())
 }
 
 /// A model laid out for the board gives there the bits that it gives here, laid out as plain rows.
-fn whole_model(cx: &Context, board: &Board, target: &str) -> Result<(), String> {
-    println!("-- {}: {MODEL}, laid out for {target}", board.cpu);
-    let plain = replay::packed(cx, MODEL, "portable")?;
-    let file = cx.target.join("model.pleach");
-    std::fs::copy(replay::packed(cx, MODEL, target)?, &file)
+fn whole_model(cx: &Context, board: &Board, to: &str, native: &str) -> Result<(), String> {
+    let file = folder(cx, board).join("model.pleach");
+    std::fs::copy(replay::packed(cx, MODEL, to)?, &file)
         .map_err(|e| format!("{}: {e}", file.display()))?;
-    let log = emulate(cx, board, &build(cx, board, "model", &[])?)?;
-    let trace = "run --quiet --release --package pleach-cli -- trace --tokens 1,2,3,4,5,6,7,8 \
-                 --generate 8 --hash --kv f16 --context 16";
-    let mut native = cx.cargo(trace.split_whitespace());
-    native.arg(plain);
-    let native = capture(native)?;
-    let (found, expected) = (hash(&log)?, hash(&native)?);
-    if found != expected {
-        return Err(format!(
-            "the whole model's bits differ\n  found    {found}\n  natively {expected}"
-        ));
+    let log = emulate(
+        cx,
+        board,
+        &built(cx, board, "model"),
+        &format!("{MODEL}, laid out for {to}"),
+    )?;
+    let found = hash(&log)?;
+    if found == native {
+        Ok(())
+    } else {
+        Err(format!(
+            "the whole model's bits differ\n  found    {found}\n  natively {native}"
+        ))
     }
-    println!("the whole model's hash equals the native one");
-    Ok(())
 }
 
 /// The line with a hash.
@@ -156,40 +185,67 @@ fn hash(text: &str) -> Result<&str, String> {
     line.ok_or(format!("no hash in {text:?}"))
 }
 
-/// Prints our counts and the peers'; a peer's that is missing is an error.
-fn beside_peers(cx: &Context, board: &Board, log: &str) -> Result<(), String> {
-    let run = |(name, args): (&str, &[&str])| {
-        println!("-- {}: peers{name}", board.cpu);
-        emulate(cx, board, &build(cx, board, "peers", args)?)
-    };
+/// The table of our counts and the peers'; a peer's that is missing is an error.
+fn beside_peers(cx: &Context, board: &Board, log: &str) -> Result<String, String> {
     let sides: &[u64] = match board.size {
         "small" => &[64],
         _ => &[64, 128, 256, 512],
     };
-    let [plain, inlined] = kernel_peers::BUILDS;
-    let peers = [run(plain)?, run(inlined)?];
-    print!(
-        "{}, {}",
-        board.cpu,
-        kernel_peers::table(log, &peers, sides)?
-    );
+    let elf = built(cx, board, "peers");
+    let [(plain, _), (inlined, args)] = kernel_peers::BUILDS;
+    let plain = emulate(cx, board, &elf, &format!("peers{plain}"))?;
+    // To the same place.
+    rebuild(cx, board, "peers", args)?;
+    let inlined = emulate(cx, board, &elf, &format!("peers{inlined}"))?;
+    let peers = [plain, inlined];
+    let table = kernel_peers::table(log, &peers, sides)?;
+    Ok(format!("{}, {table}", board.cpu))
+}
+
+/// A cargo command that knows each board's flags.
+fn cargo<S: AsRef<OsStr>>(cx: &Context, args: impl IntoIterator<Item = S>) -> Command {
+    let mut c = cx.cargo(args);
+    for board in &BOARDS {
+        let target = board.target.to_uppercase().replace(['-', '.'], "_");
+        c.env(format!("CARGO_TARGET_{target}_RUSTFLAGS"), board.flags);
+    }
+    // Cargo would prefer them.
+    c.env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    c
+}
+
+/// Builds the package's programs for all boards that have them.
+fn build_all(cx: &Context) -> Result<(), String> {
+    for program in ["kernels", "peers", "model"] {
+        let has = |b: &&Board| program != "model" || b.model.is_some();
+        let targets = BOARDS
+            .iter()
+            .filter(has)
+            .flat_map(|b| ["--target", b.target]);
+        let build = ["build", "--release", "--manifest-path", MANIFEST, "--bin"];
+        stream(cargo(cx, build.into_iter().chain([program]).chain(targets)))?;
+    }
     Ok(())
 }
 
-/// Builds one of the package's programs; `args` are the compiler's, for that program only.
-fn build(cx: &Context, board: &Board, program: &str, args: &[&str]) -> Result<PathBuf, String> {
+/// Builds a program for one board; `args` are the compiler's, for that program only.
+fn rebuild(cx: &Context, board: &Board, program: &str, args: &[&str]) -> Result<(), String> {
     let build = ["rustc", "--release", "--manifest-path", MANIFEST];
     let target = ["--bin", program, "--target", board.target, "--"];
-    let mut c = cx.cargo(build.iter().chain(&target).chain(args));
-    if !board.flags.is_empty() {
-        c.env("CARGO_ENCODED_RUSTFLAGS", board.flags.join("\x1f"));
-    }
-    stream(c)?;
-    Ok(cx.built(&format!("{}/release", board.target), program))
+    stream(cargo(cx, build.iter().chain(&target).chain(args)))
 }
 
-/// The lines that the board writes, shown as they come.
-fn emulate(cx: &Context, board: &Board, elf: &Path) -> Result<String, String> {
+fn folder(cx: &Context, board: &Board) -> PathBuf {
+    cx.target.join(board.target)
+}
+
+fn built(cx: &Context, board: &Board, program: &str) -> PathBuf {
+    folder(cx, board).join("release").join(program)
+}
+
+/// The lines that the board writes, shown when it is through.
+fn emulate(cx: &Context, board: &Board, elf: &Path, what: &str) -> Result<String, String> {
     let program = if board.target == RV32 {
         "qemu-system-riscv32"
     } else {
@@ -197,7 +253,7 @@ fn emulate(cx: &Context, board: &Board, elf: &Path) -> Result<String, String> {
     };
     let mut c = Command::new(program);
     // Where a program opens its files.
-    c.current_dir(&cx.target);
+    c.current_dir(folder(cx, board));
     c.args(["-M", board.machine]);
     if board.target == RV32 {
         c.args(["-bios", "none"]);
@@ -216,7 +272,7 @@ fn emulate(cx: &Context, board: &Board, elf: &Path) -> Result<String, String> {
     .stdin(Stdio::null());
     let out = c.output().map_err(|e| format!("{program}: {e}"))?;
     let log = String::from_utf8_lossy(&out.stdout).into_owned();
-    print!("{log}");
+    print!("-- {}: {what}\n{log}", board.cpu);
     eprint!("{}", String::from_utf8_lossy(&out.stderr));
     if out.status.success() {
         Ok(log)

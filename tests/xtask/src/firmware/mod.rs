@@ -5,7 +5,7 @@ mod log;
 mod native;
 mod sentences;
 
-use crate::context::{Context, stream};
+use crate::context::{Context, both, stream};
 use crate::cross::{M4, first_difference};
 use crate::{instructions, qemu, scan};
 use log::{answers, numbers, stable};
@@ -50,17 +50,10 @@ pub(crate) fn run(cx: &Context, count: usize, seed: u64, bless: bool) -> Result<
         .map(|s| format!("{}\n", s.sentence))
         .collect();
     // The same lines come from both: only one of them is shown.
-    let (logged, plain) = std::thread::scope(|s| {
-        let plain = s.spawn(|| emulate(&plain_elf, &input, |_| {}));
-        let logged = emulate(&logged_elf, &input, |line| println!("{line}"));
-        (
-            logged,
-            plain
-                .join()
-                .unwrap_or_else(|_| Err("a thread of xtask panicked".into())),
-        )
-    });
-    let (logged, plain) = (logged?, plain?);
+    let (plain, logged) = both(
+        || emulate(&plain_elf, &input, |_| {}),
+        || emulate(&logged_elf, &input, |line| println!("{line}")),
+    )?;
     if let Some((a, b)) = first_difference(&stable(&logged), &stable(&plain)) {
         return Err(format!(
             "defmt and plain text differ\n  defmt {a}\n  text  {b}"
