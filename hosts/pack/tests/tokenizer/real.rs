@@ -81,7 +81,7 @@ fn texts() -> [(&'static str, Vec<String>); 3] {
         include_str!("../../../../CHANGELOG.md"),
     ];
     let code = [
-        include_str!("../../../../core/src/blob/format.rs"),
+        include_str!("../../../../core/src/blob/format/config.rs"),
         include_str!("../../../../core/src/session/mod.rs"),
         include_str!("../../../../core/src/xlora/layer.rs"),
         include_str!("../../src/import/xlora.rs"),
