@@ -305,7 +305,7 @@ fn by_columns<I: Isa, E: Element>(
             2 => tile_of_16::<I, E, 2>(isa, tile, columns, acc),
             3 => tile_of_16::<I, E, 3>(isa, tile, columns, acc),
             // As many as there are registers for.
-            n if n >= 8 && I::TILES == 4 => tile_of_16::<I, E, 8>(isa, tile, columns, acc),
+            n if n >= 8 && I::SIXTEEN_SUMS => tile_of_16::<I, E, 8>(isa, tile, columns, acc),
             _ => tile_of_16::<I, E, 4>(isa, tile, columns, acc),
         };
         let (Some(rest), Some(more)) = (columns.get(taken..), acc.get_mut(taken..)) else {

@@ -59,9 +59,9 @@ pub(crate) trait Isa: Copy {
     /// Query heads that attention takes through keys and values at once, at most 4.
     const QUERIES: usize = 4;
 
-    /// Vectors of keys (of values, in the mix) that it takes at once: 1, or 4 where `QUERIES` times 4 accumulators
-    /// fit the registers.
-    const TILES: usize = 1;
+    /// Whether there are registers for 16 accumulators of 16 lanes, and what they are made of: attention then takes four
+    /// vectors of keys or values at once, and rows of floats eight columns.
+    const SIXTEEN_SUMS: bool = false;
 
     /// Whether keys and values go by four products at once ([`add_four_f16`](Isa::add_four_f16), for
     /// [`QUERIES`](Isa::QUERIES) sums): where a product takes a factor from an element of a register, or where only assembly

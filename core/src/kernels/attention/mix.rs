@@ -80,7 +80,7 @@ impl<'a> Mixing<'a> {
     ) {
         let mut d = 0;
         while d < self.dim {
-            d += if I::TILES == 4 && self.dim - d >= 4 * LANES {
+            d += if I::SIXTEEN_SUMS && self.dim - d >= 4 * LANES {
                 self.block::<I, E, Q, 4>(isa, &queries, d, out)
             } else {
                 self.block::<I, E, Q, 1>(isa, &queries, d, out)

@@ -73,7 +73,7 @@ fn tiles<I: Isa, E: Vectors, const Q: usize>(
     let longest = queries.iter().map(|q| q.used).max().unwrap_or(0);
     let end = longest.div_ceil(LANES);
     // Four quarters side by side are four streams of memory.
-    let quarter = if I::TILES == 4 { end / 4 } else { 0 };
+    let quarter = if I::SIXTEEN_SUMS { end / 4 } else { 0 };
     let bytes = quarter.saturating_mul(job.shape.head_dim * size_of::<E::Vector>());
     let jump = unit.jump.wrapping_sub(bytes);
     for first in 0..quarter {

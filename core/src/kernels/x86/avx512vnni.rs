@@ -65,7 +65,7 @@ impl Isa for Avx512Vnni {
     type Lanes = F32x16;
 
     const PREFETCHES: bool = true;
-    const TILES: usize = 4;
+    const SIXTEEN_SUMS: bool = true;
     const RANGES: usize = 2;
 
     #[inline(always)]
