@@ -197,7 +197,7 @@ const CHAINS: usize = if SMALL { 1 } else { 4 };
 
 /// Units `unit..` of `w` times one column, several at once; `false` if that is not what there is to do.
 #[inline(always)]
-pub(crate) fn one_column<I: Isa, E: Element>(
+pub(crate) fn one_column<I: Isa, E: Element + Vectors>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,
@@ -226,7 +226,7 @@ const STRETCH: usize = 32;
 
 /// `U` tiles `[k][16]` times a column.
 #[inline(always)]
-fn tiles<I: Isa, E: Element, const U: usize>(
+fn tiles<I: Isa, E: Element + Vectors, const U: usize>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,
@@ -235,25 +235,27 @@ fn tiles<I: Isa, E: Element, const U: usize>(
 ) -> usize {
     let mut tiles = [&[][..]; U];
     for (i, tile) in tiles.iter_mut().enumerate() {
-        *tile = w.tile(unit + i).unwrap_or(&[]);
+        *tile = E::vectors(w.tile(unit + i).unwrap_or(&[]));
     }
-    let (mut sums, vector) = ([isa.splat(0.0); U], LANES * E::BYTES);
+    let mut sums = [isa.splat(0.0); U];
+    let vector = size_of::<E::Vector>();
     let jump = w.tile_bytes().saturating_mul(U - 1);
     let x = x.get(..w.cols).unwrap_or(x);
     for (i, x) in x.chunks(STRETCH).enumerate() {
-        let from = i * STRETCH * vector;
-        let ahead = next_of(w.tile_bytes().saturating_sub(from), jump);
+        let first = i * STRETCH;
+        let Some(tiles) = cut(tiles, first..first + x.len()) else {
+            break;
+        };
+        let ahead = next_of(w.tile_bytes().saturating_sub(first * vector), jump);
         for (k, x) in x.iter().enumerate() {
             let x = isa.splat(*x);
             for (sum, tile) in sums.iter_mut().zip(tiles) {
-                let values = tile.get(from + k * vector..).unwrap_or(&[]);
-                if I::PREFETCHES
-                    && k.is_multiple_of(LINE / vector)
-                    && let Some(first) = values.first()
-                {
-                    isa.prefetch(first, ahead);
+                if let Some(values) = tile.get(k) {
+                    if I::PREFETCHES && k.is_multiple_of(LINE / vector) {
+                        isa.prefetch(values, ahead);
+                    }
+                    *sum = *sum + E::load(isa, values) * x;
                 }
-                *sum = *sum + E::lanes(isa, values) * x;
             }
         }
     }
