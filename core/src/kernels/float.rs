@@ -197,7 +197,7 @@ const CHAINS: usize = if SMALL { 1 } else { 4 };
 
 /// Units `unit..` of `w` times one column, several at once; `false` if that is not what there is to do.
 #[inline(always)]
-pub(crate) fn one_column<I: Isa, E: Element + Vectors>(
+pub(crate) fn one_column<I: Isa, E: Vectors>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,
@@ -226,7 +226,7 @@ const STRETCH: usize = 32;
 
 /// `U` tiles `[k][16]` times a column.
 #[inline(always)]
-fn tiles<I: Isa, E: Element + Vectors, const U: usize>(
+fn tiles<I: Isa, E: Vectors, const U: usize>(
     isa: I,
     w: &Tensor<'_>,
     unit: usize,

@@ -59,8 +59,8 @@ pub(crate) trait Isa: Copy {
     /// Query heads that attention takes through keys and values at once, at most 4.
     const QUERIES: usize = 4;
 
-    /// Whether there are registers for 16 accumulators of 16 lanes, and what they are made of: attention then takes four
-    /// vectors of keys or values at once, and rows of floats eight columns.
+    /// Whether 16 accumulators of 16 lanes fit the registers, beside what is added to them: attention then takes four vectors
+    /// of keys or values at once, and rows of floats eight columns.
     const SIXTEEN_SUMS: bool = false;
 
     /// Whether keys and values go by four products at once ([`add_four_f16`](Isa::add_four_f16), for

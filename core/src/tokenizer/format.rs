@@ -1,6 +1,6 @@
 //! The header of a tokenizer section; [the parent](super) describes the tables.
 
-use crate::blob::format::array;
+use crate::blob::format::bytes::{u16_at, u32_at};
 
 /// The version that this build reads and writes.
 pub const VERSION: u16 = 1;
@@ -207,19 +207,5 @@ impl Header {
             }
         }
         b
-    }
-}
-
-const fn u16_at(b: &[u8; HEADER_BYTES], at: usize) -> u16 {
-    match array::<2>(b, at) {
-        Some(a) => u16::from_le_bytes(*a),
-        None => 0,
-    }
-}
-
-const fn u32_at(b: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    match array::<4>(b, at) {
-        Some(a) => u32::from_le_bytes(*a),
-        None => 0,
     }
 }

@@ -241,7 +241,7 @@ fn folder(cx: &Context, board: &Board) -> PathBuf {
 }
 
 fn built(cx: &Context, board: &Board, program: &str) -> PathBuf {
-    folder(cx, board).join("release").join(program)
+    cx.built(&format!("{}/release", board.target), program)
 }
 
 /// The lines that the board writes, shown when it is through.

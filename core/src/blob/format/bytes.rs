@@ -48,14 +48,14 @@ pub(crate) const fn u32_at<const N: usize>(b: &[u8; N], at: usize) -> u32 {
     }
 }
 
-pub(crate) const fn u64_at<const N: usize>(b: &[u8; N], at: usize) -> u64 {
+pub(super) const fn u64_at<const N: usize>(b: &[u8; N], at: usize) -> u64 {
     match array::<8>(b, at) {
         Some(a) => u64::from_le_bytes(*a),
         None => 0,
     }
 }
 
-pub(crate) const fn f32_at<const N: usize>(b: &[u8; N], at: usize) -> f32 {
+pub(super) const fn f32_at<const N: usize>(b: &[u8; N], at: usize) -> f32 {
     f32::from_bits(u32_at(b, at))
 }
 

@@ -4,7 +4,7 @@
 //! together and which rules [`Model::parse`](crate::Model::parse) checks. All integers are little-endian; reserved
 //! bytes are 0, else the file is refused.
 
-mod bytes;
+pub(crate) mod bytes;
 mod config;
 mod expert;
 mod section;
