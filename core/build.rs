@@ -8,6 +8,8 @@
 //!
 //! At most one of the two is set, and on bare metal only. Anything else runs the scalar code.
 //!
+//! `pleach_armv8m` is set beside `pleach_cortex_m` on an Armv8-M, whose assembler has to be told about DSP.
+//!
 //! `pleach_small` is set on bare metal of 32-bit Arm and RISC-V, where flash is scarce.
 
 use std::env::var;
@@ -25,6 +27,7 @@ const DSP: [&str; 5] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-check-cfg=cfg(pleach_armv8m)");
     println!("cargo:rustc-check-cfg=cfg(pleach_cortex_m)");
     println!("cargo:rustc-check-cfg=cfg(pleach_mve)");
     println!("cargo:rustc-check-cfg=cfg(pleach_small)");
@@ -55,6 +58,9 @@ fn main() {
         println!("cargo:rustc-cfg=pleach_mve");
     } else if dsp && fpu {
         println!("cargo:rustc-cfg=pleach_cortex_m");
+        if target.starts_with("thumbv8m.main") {
+            println!("cargo:rustc-cfg=pleach_armv8m");
+        }
     }
 }
 

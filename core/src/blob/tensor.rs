@@ -8,7 +8,7 @@ use crate::kernels::q8::Q8Tile;
 /// A `[rows][cols]` matrix in place.
 ///
 /// Invariants (by the constructors): `data` holds exactly `ceil(rows / lanes)` whole tiles; what is not borrowed has columns, and
-/// a layout that holds its dtype.
+/// a layout that holds its dtype; `group` is one of [`layout::is_group`].
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'b> {
     pub(crate) dtype: Dtype,
@@ -26,7 +26,8 @@ pub struct Tensor<'b> {
 }
 
 impl<'b> Tensor<'b> {
-    /// The matrix of these numbers in a layout of a blob; `None` unless `data` are whole tiles, as many as its rows take.
+    /// The matrix of these numbers in a layout of a blob; `None` unless `group` is one, and `data` are whole tiles, as many as
+    /// its rows take.
     pub(crate) const fn packed(
         (dtype, layout): (Dtype, Layout),
         (rows, cols): (usize, usize),
@@ -37,7 +38,7 @@ impl<'b> Tensor<'b> {
         let lanes = layout.tile_rows();
         let bytes = layout::tile_bytes(dtype, layout, cols, group);
         let whole = data.len() == rows.div_ceil(lanes).saturating_mul(bytes);
-        if !whole || cols == 0 || !layout.holds(dtype) {
+        if !whole || cols == 0 || !layout.holds(dtype) || !layout::is_group(group) {
             return None;
         }
         let scales = match dtype {
@@ -80,8 +81,9 @@ impl<'b> Tensor<'b> {
         }
     }
 
-    /// A matrix that is packed as a blob's are; `None` if `data` are not the bytes that the shape takes, or the layout does
-    /// not hold the dtype. `group` and `scale_exp` are of `q8`.
+    /// A matrix that is packed as a blob's are; `None` if `data` are not the bytes that the shape takes, the layout does
+    /// not hold the dtype, or `group` is not one of [`layout::is_group`] (floats have none: any of them will do). `scale_exp` is
+    /// of `q8`.
     pub fn from_tiles(
         (dtype, layout): (Dtype, Layout),
         (rows, cols): (usize, usize),
@@ -89,8 +91,7 @@ impl<'b> Tensor<'b> {
         scale_exp: i8,
         data: &'b [u8],
     ) -> Option<Self> {
-        let legal = matches!(group, 32 | 64 | 128 | 256) && scale_exp_is_legal(dtype, scale_exp);
-        if !legal {
+        if !scale_exp_is_legal(dtype, scale_exp) {
             return None;
         }
         Self::packed((dtype, layout), (rows, cols), group, scale_exp, data)

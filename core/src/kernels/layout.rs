@@ -155,6 +155,11 @@ pub const fn round_up(n: usize, m: usize) -> usize {
     }
 }
 
+/// Whether rows may be quantised in groups of so many columns.
+pub const fn is_group(group: usize) -> bool {
+    matches!(group, 32 | 64 | 128 | 256)
+}
+
 /// Groups of `group` along `cols`.
 pub const fn groups(cols: usize, group: usize) -> usize {
     if group == 0 { 0 } else { cols.div_ceil(group) }

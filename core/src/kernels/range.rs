@@ -4,22 +4,24 @@ use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
+use core::marker::PhantomData;
 
 /// Rows of a tile.
 const R: usize = 4;
 
-/// Tiles of four rows and a column, whose lengths were checked.
+/// Tiles of four rows and a column, whose lengths were checked, for kernels that read through pointers.
 ///
 /// Invariants (by `new`): `tiles`, at least one, lie one after the other from `tile` on, each `tile_bytes`: first
 /// `scale_bytes`, which begin with four halves per group, then `whole * group_steps + short` vectors of four rows. `x` has as many
-/// steps, `sx` a scale per group: `whole` ones, and one more if `short` is not 0. `out` has room for four floats per tile.
-/// `tile`, `x` and all strides are multiples of 4.
-pub(crate) struct Range {
+/// steps of `step_bytes`, `sx` a scale per group: `whole` ones, and one more if `short` is not 0. `out` has room for four floats
+/// per tile. `tile`, `x` and all strides are multiples of 4. A group is one of [`is_group`](crate::kernels::layout::is_group).
+pub(crate) struct Range<'a> {
     pub(crate) tile: *const u8,
     pub(crate) tiles: usize,
     pub(crate) tile_bytes: usize,
     pub(crate) scale_bytes: usize,
     pub(crate) x: *const i8,
+    step_bytes: usize,
     pub(crate) sx: *const f32,
     pub(crate) group_steps: usize,
     /// Groups without the short one at the end.
@@ -28,21 +30,23 @@ pub(crate) struct Range {
     pub(crate) short: usize,
     pub(crate) out: *mut f32,
     pub(crate) scale_exp: i8,
+    /// Nothing else makes one.
+    lifetime: PhantomData<(&'a [u8], &'a mut [f32])>,
 }
 
-impl Range {
+impl<'a> Range<'a> {
     /// Rows `first..first + rows` of `w`, from a tile on, into pieces of 16; rows behind the last are left out. A step of
     /// `layout` reads `step_bytes` of the column. `None` if something is not as a kernel needs it.
     #[inline(always)]
     pub(crate) fn new(
-        (w, layout, step_bytes): (&Tensor<'_>, Layout, usize),
+        (w, layout, step_bytes): (&Tensor<'a>, Layout, usize),
         (first, rows): (usize, usize),
-        column: &PanelColumn<'_>,
-        out: &mut [[f32; LANES]],
+        column: &PanelColumn<'a>,
+        out: &'a mut [[f32; LANES]],
     ) -> Option<Self> {
         let k_step = layout.k_step();
-        // Tensor's invariant: it has columns, and its layout, which none of the others is, holds its dtype.
-        if w.layout as u8 != layout as u8 || !w.group.is_multiple_of(32) || w.group == 0 {
+        // Tensor's invariants: it has columns in groups, and its layout, which none of the others is, holds its dtype.
+        if w.layout as u8 != layout as u8 {
             return None;
         }
         // Tensor's invariant: its data are whole tiles, as many as its rows take.
@@ -51,7 +55,7 @@ impl Range {
         if tiles == 0 {
             return None;
         }
-        let tile_bytes = w.data.len() / all.max(1);
+        let tile_bytes = w.tile_bytes();
         let tile = w.data.as_ptr().wrapping_add(first / R * tile_bytes);
 
         let (whole, group_steps) = (w.cols / w.group, w.group / k_step);
@@ -68,12 +72,14 @@ impl Range {
             tile_bytes,
             scale_bytes,
             x: column.q.as_ptr(),
+            step_bytes,
             sx: column.sx.as_ptr(),
             group_steps,
             whole,
             short,
             out: out.as_mut_ptr().cast(),
             scale_exp: w.scale_exp,
+            lifetime: PhantomData,
         })
     }
 
@@ -83,10 +89,10 @@ impl Range {
         self.tile.wrapping_add(self.tiles * self.tile_bytes)
     }
 
-    /// The panel where the last whole group ends, if a step takes `step_bytes` of it.
+    /// The panel where the last whole group ends.
     #[inline(always)]
-    pub(crate) fn full(&self, step_bytes: usize) -> *const i8 {
+    pub(crate) fn full(&self) -> *const i8 {
         self.x
-            .wrapping_add(self.whole * self.group_steps * step_bytes)
+            .wrapping_add(self.whole * self.group_steps * self.step_bytes)
     }
 }

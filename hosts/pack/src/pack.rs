@@ -14,6 +14,7 @@ use crate::section::config::features;
 use crate::section::{self, Job, Storage};
 use crate::write::BlobWriter;
 use pleach::blob::format::{ConfigRecord, OptionsRecord, SectionKind};
+use pleach::kernels::layout::is_group;
 use std::path::{Path, PathBuf};
 
 /// A packed model file.
@@ -192,7 +193,7 @@ impl Plan {
 }
 
 fn check_options(options: &PackOptions) -> Result<()> {
-    if !matches!(options.group, 32 | 64 | 128 | 256) {
+    if !is_group(options.group as usize) {
         return Err(PackError::refused(
             format!("--group {}: not a group size", options.group),
             "use 32, 64, 128 or 256",

@@ -1,6 +1,7 @@
 //! Config, layer table and X-LoRA options.
 
 use super::*;
+use crate::kernels::layout::is_group;
 
 pub(super) const fn config(b: &[u8]) -> Result<ConfigRecord, Error> {
     let Some(head) = format::array(b, 0) else {
@@ -29,7 +30,7 @@ pub(super) const fn config(b: &[u8]) -> Result<ConfigRecord, Error> {
         "rope_dim must be 0 or an even head_dim"
     } else if c.max_position == 0 {
         "max_position is 0"
-    } else if !matches!(c.group, 32 | 64 | 128 | 256) {
+    } else if !is_group(c.group as usize) {
         "group must be 32, 64, 128 or 256"
     } else if !(c.rms_eps >= MIN_EPS && c.rms_eps <= 1.0) {
         "rms_eps is outside 1e-12..=1"

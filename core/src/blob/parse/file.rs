@@ -1,6 +1,7 @@
 //! The file's shape: headers, checksums of tables, sections.
 
 use super::*;
+use crate::kernels::layout::is_group;
 
 pub(super) const fn file_header(bytes: &[u8]) -> Result<Header, Error> {
     let Some(b) = format::array::<{ format::HEADER_BYTES }>(bytes, 0) else {
@@ -74,6 +75,13 @@ pub(crate) const fn expert_header(bytes: &[u8]) -> Result<ExpertHeader, Error> {
             class: header.class,
             site: None,
             why: "reserved bytes of its header are not 0",
+        });
+    }
+    if !is_group(header.group as usize) {
+        return Err(Error::Expert {
+            class: header.class,
+            site: None,
+            why: "its group is none of 32, 64, 128, 256",
         });
     }
     if header.length != bytes.len() as u64 {

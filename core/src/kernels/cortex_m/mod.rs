@@ -14,7 +14,6 @@ use crate::kernels::float::{F16, I8, add_four};
 use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::range::Range;
 use crate::kernels::scalar::{Array, scalar_lanes};
 
 /// The backend of a build for a Cortex-M with DSP.
@@ -83,10 +82,6 @@ impl Isa for CortexM {
         _ahead: usize,
         out: &mut [[f32; LANES]],
     ) -> bool {
-        if !column.expanded {
-            return false;
-        }
-        let range = Range::new((w, Layout::M4, q8::X_STEP), rows, column, out);
-        range.as_ref().map(q8::gemv_q8_m4).is_some()
+        q8::range_m4(w, rows, column, out)
     }
 }

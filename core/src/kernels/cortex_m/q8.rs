@@ -5,13 +5,15 @@
 //! takes two such pairs, SXTB16 the two `w0` of a word. A group's sum is below 256 * 2^22, so i32 holds it, and its
 //! scale is divided by 256 instead, exactly.
 
-use crate::kernels::layout::K_STEP;
-use crate::kernels::panel::EXPANSION;
+use crate::blob::Tensor;
+use crate::kernels::isa::LANES;
+use crate::kernels::layout::{K_STEP, Layout};
+use crate::kernels::panel::{EXPANSION, PanelColumn};
 use crate::kernels::range::Range;
 use crate::math;
 
 /// Bytes of a step of the panel.
-pub(super) const X_STEP: usize = K_STEP * EXPANSION;
+const X_STEP: usize = K_STEP * EXPANSION;
 /// Steps of the loop's body. Every group has a multiple of it.
 const UNROLL: usize = 8;
 /// 2^-8.
@@ -39,10 +41,21 @@ struct Tiles {
     end: *const u8,
 }
 
-/// The tiles of a range.
+/// [`Isa::q8_range`](crate::kernels::isa::Isa::q8_range) of tiles in `m4` and an expanded column.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(super) fn gemv_q8_m4(r: &Range) {
+pub(super) fn range_m4(
+    w: &Tensor<'_>,
+    rows: (usize, usize),
+    column: &PanelColumn<'_>,
+    out: &mut [[f32; LANES]],
+) -> bool {
+    if !column.expanded {
+        return false;
+    }
+    let Some(r) = Range::new((w, Layout::M4, X_STEP), rows, column, out) else {
+        return false;
+    };
     let call = Tiles {
         tile: r.tile,
         pow: (math::pow2(r.scale_exp) * BY_256).to_bits(),
@@ -51,7 +64,7 @@ pub(super) fn gemv_q8_m4(r: &Range) {
         } else {
             r.group_steps / UNROLL
         },
-        full: r.full(X_STEP).wrapping_sub((r.short == 0) as usize),
+        full: r.full().wrapping_sub((r.short == 0) as usize),
         x: r.x,
         sx: r.sx,
         scale_bytes: r.scale_bytes,
@@ -60,8 +73,10 @@ pub(super) fn gemv_q8_m4(r: &Range) {
         out: r.out,
         end: r.end(),
     };
-    // SAFETY: cpu: this module is compiled for it only. The rest are `Range`'s invariants, with X_STEP bytes of x a step.
+    // SAFETY: cpu: this module is compiled for it only. The rest are the invariants of a `Range` of `m4`, with X_STEP bytes of x a
+    //   step; a group of 32 or more has a multiple of UNROLL.
     unsafe { gemv_q8_m4_cortex_m_smlad(call) };
+    true
 }
 
 /// One step of four rows: the first of a group starts the sums.
@@ -121,7 +136,11 @@ macro_rules! step {
 #[allow(unsafe_code)]
 unsafe extern "C" fn gemv_q8_m4_cortex_m_smlad(call: Tiles) {
     core::arch::naked_asm!(
-        ".fpu fpv4-sp-d16", // naked functions do not have the target's
+        // Naked functions do not have the target's features; Armv7E-M has DSP by itself.
+        #[cfg(pleach_armv8m)]
+        ".cpu cortex-m33",
+        #[cfg(not(pleach_armv8m))]
+        ".fpu fpv4-sp-d16",
         "push {{r4-r11, lr}}",
         "vpush {{s16, s17}}", // the arguments on the stack: from sp + 44
         "vmov s16, r1",

@@ -11,7 +11,6 @@ use crate::kernels::Task;
 use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
-use crate::kernels::range::Range;
 use crate::kernels::scalar::scalar_lanes;
 
 /// The backend of a build for a Cortex-M with Helium.
@@ -52,7 +51,6 @@ impl Isa for Mve {
         _ahead: usize,
         out: &mut [[f32; LANES]],
     ) -> bool {
-        let range = Range::new((w, Layout::R4K16, q8::X_STEP), rows, column, out);
-        range.as_ref().map(q8::gemv_q8_r4k16).is_some()
+        q8::range_r4k16(w, rows, column, out)
     }
 }

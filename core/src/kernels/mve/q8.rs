@@ -1,12 +1,15 @@
 //! `q8` rows in the layout `r4k16`, by VMLADAV: eight rows of 16 weights in 17 instructions, or
 //! four in nine where the last group is short or a tile is left.
 
+use crate::blob::Tensor;
+use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
+use crate::kernels::panel::PanelColumn;
 use crate::kernels::range::Range;
 use crate::math;
 
 /// Bytes of a step of the panel.
-pub(super) const X_STEP: usize = Layout::R4K16.k_step();
+const X_STEP: usize = Layout::R4K16.k_step();
 
 /// What the kernel takes. The first four words arrive in registers, the others on the stack.
 #[repr(C)]
@@ -32,11 +35,19 @@ struct Tiles {
     end: *const u8,
 }
 
-/// The tiles of a range.
+/// [`Isa::q8_range`](crate::kernels::isa::Isa::q8_range) of tiles in `r4k16`.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(super) fn gemv_q8_r4k16(r: &Range) {
-    let full = r.full(X_STEP);
+pub(super) fn range_r4k16(
+    w: &Tensor<'_>,
+    rows: (usize, usize),
+    column: &PanelColumn<'_>,
+    out: &mut [[f32; LANES]],
+) -> bool {
+    let Some(r) = Range::new((w, Layout::R4K16, X_STEP), rows, column, out) else {
+        return false;
+    };
+    let full = r.full();
     let pairs = if r.short == 0 { r.tiles & !1 } else { 0 };
     let call = Tiles {
         tile: r.tile,
@@ -52,16 +63,18 @@ pub(super) fn gemv_q8_r4k16(r: &Range) {
         x_end: full.wrapping_add(r.short * X_STEP),
         end: r.end(),
     };
-    // SAFETY: cpu: this module is compiled for it only. The rest are `Range`'s invariants, with X_STEP bytes of x a step; a
-    //   group has as many steps as the kernel that is chosen.
+    // SAFETY: cpu: this module is compiled for it only. The rest are the invariants of a `Range` of `r4k16`, with X_STEP bytes of x
+    //   a step: a group of 32, 64, 128 or 256 has as many steps as the kernel that is chosen.
     unsafe {
         match r.group_steps {
-            4 => gemv_q8_r4k16_mve_vmladav::<4>(call),
             2 => gemv_q8_r4k16_mve_vmladav::<2>(call),
+            4 => gemv_q8_r4k16_mve_vmladav::<4>(call),
             8 => gemv_q8_r4k16_mve_vmladav::<8>(call),
-            _ => gemv_q8_r4k16_mve_vmladav::<16>(call),
+            16 => gemv_q8_r4k16_mve_vmladav::<16>(call),
+            _ => return false,
         }
     }
+    true
 }
 
 /// One step of a tile's four rows.

@@ -6,6 +6,7 @@ use crate::model;
 use crate::output::{self, Bar, say};
 use crate::written;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use pleach::kernels::layout::is_group;
 use pleach_pack::{AdapterQuant, BaseQuant, PackOptions, Packed, Report, Target};
 use std::path::{Path, PathBuf};
 
@@ -80,7 +81,7 @@ fn adapter_quant() -> impl TypedValueParser<Value = AdapterQuant> {
 
 fn group(text: &str) -> std::result::Result<u32, BadValue> {
     match text.parse() {
-        Ok(g @ (32 | 64 | 128 | 256)) => Ok(g),
+        Ok(g) if is_group(g as usize) => Ok(g),
         _ => Err(BadValue::new("not a group size", "use 32, 64, 128 or 256")),
     }
 }
