@@ -171,6 +171,7 @@ pub(crate) fn gemv_q8<B: Interleaved>(
 }
 
 /// A micro-kernel over numbers of columns and tiles that are known when it is compiled.
+#[allow(unsafe_code)]
 trait Q8Kernel: Copy {
     /// The layout of its tiles: it gets no others.
     const LAYOUT: Layout;
@@ -182,7 +183,11 @@ trait Q8Kernel: Copy {
     const SIDE_BY_SIDE: usize;
 
     /// Writes rows `lane..lane + R` of each tile and column of `acc`.
-    fn run<const C: usize, const T: usize>(
+    ///
+    /// # Safety
+    ///
+    /// `block` is a sound block of `LAYOUT`.
+    unsafe fn run<const C: usize, const T: usize>(
         self,
         block: &Q8Block<'_, C, T>,
         lane: usize,
@@ -200,14 +205,13 @@ impl<B: Interleaved> Q8Kernel for R16K4<B> {
 
     #[inline(always)]
     #[allow(unsafe_code)]
-    fn run<const C: usize, const T: usize>(
+    unsafe fn run<const C: usize, const T: usize>(
         self,
         block: &Q8Block<'_, C, T>,
         _: usize,
         acc: &mut [[[f32; LANES]; C]; T],
     ) {
-        // SAFETY: `Q8Block::new` makes sound blocks, of `LAYOUT` only where `take` calls it, and it moves them on to tiles that
-        //   are there.
+        // SAFETY: the caller's obligation, of this layout.
         unsafe { self.0.r16k4(block, acc) }
     }
 }
@@ -222,15 +226,14 @@ impl<B: Interleaved> Q8Kernel for R4K4<B> {
 
     #[inline(always)]
     #[allow(unsafe_code)]
-    fn run<const C: usize, const T: usize>(
+    unsafe fn run<const C: usize, const T: usize>(
         self,
         block: &Q8Block<'_, C, T>,
         lane: usize,
         acc: &mut [[[f32; LANES]; C]; T],
     ) {
         for (block, acc) in block.each().iter().zip(acc) {
-            // SAFETY: `Q8Block::new` makes sound blocks, of `LAYOUT` only where `take` calls it, and it moves them on to tiles that
-            //   are there.
+            // SAFETY: the caller's obligation, of this layout; each tile of a sound block is one.
             let sums = unsafe { self.0.r4k4(block) };
             for (acc, sums) in acc.iter_mut().zip(sums) {
                 let rows = acc.iter_mut().skip(lane);
@@ -279,19 +282,20 @@ fn take<K: Q8Kernel, const C: usize>(
     let done = match K::SIDE_BY_SIDE / C {
         _ if columns.0.len() != C => 0,
         0 | 1 => 0,
-        2 | 3 => run::<K, C, 2>(kernel, w, tiles, columns, lane, acc),
-        _ => run::<K, C, 4>(kernel, w, tiles, columns, lane, acc),
+        2 | 3 => whole_sets::<K, C, 2>(kernel, w, tiles, columns, lane, acc),
+        _ => whole_sets::<K, C, 4>(kernel, w, tiles, columns, lane, acc),
     };
     let tiles = (tiles.0.saturating_add(done), tiles.1.saturating_sub(done));
     let acc = acc.get_mut(done.saturating_mul(columns.0.len())..);
-    run::<K, C, 1>(kernel, w, tiles, columns, lane, acc.unwrap_or(&mut []));
+    whole_sets::<K, C, 1>(kernel, w, tiles, columns, lane, acc.unwrap_or(&mut []));
     C
 }
 
 /// As many of `count` tiles as are whole sets of `T`: what is the same for each of them is checked once. More than one is
 /// taken at once for all columns only. Returns how many.
 #[inline(always)]
-fn run<K: Q8Kernel, const C: usize, const T: usize>(
+#[allow(unsafe_code)]
+fn whole_sets<K: Q8Kernel, const C: usize, const T: usize>(
     kernel: K,
     w: &Tensor<'_>,
     (first, count): (usize, usize),
@@ -306,7 +310,9 @@ fn run<K: Q8Kernel, const C: usize, const T: usize>(
         for acc in acc.chunks_mut(columns.len() * T).take(count / T) {
             let acc = acc.get_mut(at..).unwrap_or(&mut []).as_chunks_mut::<C>().0;
             if let Some(acc) = acc.first_chunk_mut::<T>() {
-                kernel.run(&block, lane, acc);
+                // SAFETY: `new` made a sound block of `LAYOUT`, whose sets of `T` tiles are all among its `count`, and it was moved
+                //   by fewer sets than these are.
+                unsafe { kernel.run(&block, lane, acc) };
             }
             block.move_by(|_| T);
         }
