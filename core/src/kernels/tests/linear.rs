@@ -65,8 +65,8 @@ fn layers_with_experts() {
         let (rows, k): (&[usize], &[usize]) = match cfg!(miri) {
             true => (&[3, 17], &[3, 33]),
             false => (
-                &[1, 3, 15, 16, 17, 31, 33, 64, 100],
-                &[1, 3, 31, 33, 64, 100, 257],
+                &[1, 3, 15, 16, 17, 31, 33, 64, 100, 1000],
+                &[1, 3, 31, 33, 64, 100, 257, 1000],
             ),
         };
         let (rows, k) = (random.pick(rows), random.pick(k));

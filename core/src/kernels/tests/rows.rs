@@ -4,7 +4,7 @@ use super::guard::{Edge, Guarded};
 use super::matrix::{Columns, Matrix, forms, shapes};
 use super::{Random, Size, bits, same};
 use crate::blob::Tensor;
-use crate::kernels::isa::{Acc, BLOCK, Isa, LANES};
+use crate::kernels::isa::{BLOCK, Isa, LANES};
 use crate::kernels::layout::{Dtype, Layout};
 use crate::kernels::linear::{Block, gemv};
 use crate::kernels::panel::{Input, expand, panel_stride};
@@ -15,8 +15,8 @@ use std::vec::Vec;
 /// All units of a matrix, one after the other.
 struct Gemv<'a> {
     weight: Tensor<'a>,
-    /// Rows at once: 16, or fewer of an A panel.
-    unit: usize,
+    /// Rows at once: 16, or fewer of an A panel, or several times 16.
+    at_once: usize,
     input: Input<'a>,
     columns: usize,
 }
@@ -29,13 +29,19 @@ impl Task for Gemv<'_> {
         let mut block = Block::EMPTY;
         block.take(&self.input, self.weight.dtype, 0..self.columns);
         let mut all = Vec::new();
-        for first in (0..self.weight.rows).step_by(self.unit) {
-            let mut acc: Acc = [[-1.5; LANES]; BLOCK];
-            gemv(isa, &self.weight, (first, self.unit), &block, 0, &mut acc);
+        for first in (0..self.weight.rows).step_by(self.at_once) {
+            let left = self.weight.rows - first;
+            let rows = self.at_once.min(left.next_multiple_of(UNIT));
+            let mut acc = std::vec![[-1.5; LANES]; rows.div_ceil(UNIT) * self.columns];
+            gemv(isa, &self.weight, (first, rows), &block, 0, &mut acc);
             // Rows behind the last one are not specified.
-            let rows = self.unit.min(self.weight.rows - first);
-            let columns = acc.iter().take(self.columns);
-            all.extend(bits(columns.flat_map(|acc| &acc[..rows])));
+            let units = acc
+                .chunks(self.columns)
+                .zip((0..rows.min(left)).step_by(UNIT));
+            for (unit, at) in units {
+                let rows = (rows.min(left) - at).min(UNIT);
+                all.extend(bits(unit.iter().flat_map(|acc| &acc[..rows])));
+            }
         }
         all
     }
@@ -49,24 +55,25 @@ fn of_every_form() {
         for form in forms() {
             let [weights, activations] = [random.pick(&Size::ALL), random.pick(&Size::ALL)];
             let matrix = Matrix::new(form, shape, weights, edge, &mut random);
-            let widths = match shape[0].max(shape[1]) {
-                _ if cfg!(miri) => 2..=3,
-                0..200 => 1..=BLOCK,
-                _ => BLOCK - n % 5..=BLOCK,
+            let widths: &[usize] = match shape[0].max(shape[1]) {
+                _ if cfg!(miri) => &[2, 3],
+                0..200 => &[1, 2, 3, 4, 5, 6, 7, 8],
+                _ => &[1, 2, 3, 8],
             };
-            for columns in widths {
+            for &columns in widths {
                 let [_, k, group] = shape;
                 let x = Columns::new(columns, [k, group], activations, edge, &mut random);
-                let units: &[usize] = match form.1 {
-                    Layout::R16K4 => &[UNIT],
+                let rows: &[usize] = match form {
+                    (Dtype::Q8, Layout::R16K4) => &[UNIT, 2 * UNIT, 4 * UNIT, 7 * UNIT],
+                    (_, Layout::R16K4) => &[UNIT],
                     _ => &[UNIT, A_UNIT, 2 * A_UNIT, 3 * A_UNIT],
                 };
-                for unit in units {
-                    let case = (form, shape, columns, weights, activations, unit, edge);
+                for &at_once in rows {
+                    let case = (form, shape, columns, weights, activations, at_once, edge);
                     same(&case, |kernels| {
                         kernels.run(Gemv {
                             weight: matrix.tensor(),
-                            unit: *unit,
+                            at_once,
                             input: x.input(),
                             columns,
                         })
@@ -94,7 +101,7 @@ fn of_borrowed_matrices() {
             same(&case, |kernels| {
                 kernels.run(Gemv {
                     weight,
-                    unit: UNIT,
+                    at_once: UNIT,
                     input: x.input(),
                     columns,
                 })
@@ -133,7 +140,7 @@ fn of_expanded_panels() {
             let by = |input| {
                 Scalar.enter(Gemv {
                     weight: matrix.tensor(),
-                    unit: UNIT,
+                    at_once: UNIT,
                     input,
                     columns,
                 })

@@ -1,7 +1,7 @@
 //! Keys and values on their way into the caches: each backend against the layouts in words, and nothing beside them.
 
 use super::guard::{Edge, Guarded};
-use super::{Random, Size, backends};
+use super::{Random, Size, all_kernels};
 use crate::kernels::LANES;
 use crate::kernels::attention::{KvType, Store};
 use crate::math::to_f16_cache;
@@ -52,7 +52,7 @@ fn keys_and_values() {
                 true => ((head * (context / 16) + pos / 16) * dim + d) * 16 + pos % 16,
                 false => (head * context + pos) * dim + d,
             };
-            for kernels in backends() {
+            for kernels in all_kernels() {
                 for column in 0..columns {
                     let mut want = vec![UNTOUCHED; heads * context * dim * bytes];
                     let mut cache = Guarded::new(Edge::of(n + 1), &want);
