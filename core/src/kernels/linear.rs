@@ -327,6 +327,9 @@ impl Operator for LinearJob<'_> {
         let mut block = Block::EMPTY;
         let (mut unit, mut out) = (first, out.as_chunks_mut::<LANES>().0);
         for (number, part) in self.parts.iter().flatten().enumerate() {
+            if out.is_empty() {
+                return;
+            }
             let Some(after) = part.units().checked_sub(unit) else {
                 unit -= part.units();
                 continue;

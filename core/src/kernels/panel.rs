@@ -168,8 +168,8 @@ fn part<T>(all: &[T], index: usize, stride: usize, len: usize) -> &[T] {
 
 /// Quantises one column: per group amax, scale, values, sum (ARITHMETIC.md, *Activation panel*).
 ///
-/// Shapes: `x` `[K]`; `q` `[K padded to 16]`, written; `sx`, `sum` `[groups]`, written. Returns `false` if a
-/// value is not finite; the outputs are then unspecified.
+/// Shapes: `x` `[K]`; `q` `[K padded to 16]`, or longer to be expanded, written; `sx`, `sum` `[groups]`, written. Returns
+/// `false` if a value is not finite; the outputs are then unspecified.
 #[must_use]
 #[cfg_attr(not(pleach_small), inline(always))]
 #[cfg_attr(pleach_small, inline(never))]

@@ -180,6 +180,11 @@ impl<'m> Machine<'m> {
             &*state.panel_scales,
             &*state.panel_sums,
         );
+        // No list would mean all columns.
+        let picks = || {
+            let picks = state.picks.get(..sweep.picked as usize);
+            picks.map(Some).ok_or(Error::Corrupt)
+        };
         match op {
             Op::LoraA { .. } => {
                 let source = LoraSource::Model(self.model, sites);
@@ -264,13 +269,7 @@ impl<'m> Machine<'m> {
                     .ok_or(Error::Corrupt)?;
                 let k = weight.cols();
                 let input = match layer {
-                    0 => input_of(
-                        self.model,
-                        self.expands(),
-                        k,
-                        inputs,
-                        state.picks.get(..picked),
-                    ),
+                    0 => input_of(self.model, self.expands(), k, inputs, picks()?),
                     _ => Input::floats_only(k, state.scores),
                 };
                 let part = Part::of(weight, Some(bias.data));
@@ -282,13 +281,7 @@ impl<'m> Machine<'m> {
                 let picked = sweep.picked as usize;
                 let weight = self.model.head().ok_or(Error::Corrupt)?;
                 let k = weight.cols();
-                let input = input_of(
-                    self.model,
-                    self.expands(),
-                    k,
-                    inputs,
-                    state.picks.get(..picked),
-                );
+                let input = input_of(self.model, self.expands(), k, inputs, picks()?);
                 let part = Part::of(weight, None);
                 let job = LinearJob::plain(self.kernels, &part, input);
                 let rows = linear_rows(&job, k, picked);

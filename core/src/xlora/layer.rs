@@ -104,6 +104,7 @@ impl<'b> XLoraLinearLayer<'b> {
         if let Some(bias) = bias {
             expect("bias", out, bias.len())?;
         }
+        expect_countable(adapters)?;
         for lora in adapters.iter().flatten() {
             expect("columns of A", inputs, lora.a.cols())?;
             expect("rows of A", lora.b.rank(), lora.a.rows())?;
@@ -238,6 +239,15 @@ fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), Error
         expected: expected as u64,
         found: found as u64,
     })
+}
+
+/// Numbers of adapters and their ranks take 16 bits, as in a blob.
+fn expect_countable(adapters: &[Option<Lora<'_>>]) -> Result<(), Error> {
+    let most = u16::MAX as usize;
+    let ranks = adapters.iter().flatten().map(|l| l.b.rank());
+    let rank = ranks.max().unwrap_or(0);
+    expect("adapters, at most", most, adapters.len().max(most))?;
+    expect("rank of an adapter, at most", most, rank.max(most))
 }
 
 /// Checks the shape of scalings against a layer.
@@ -392,6 +402,7 @@ impl<'b> XLoraEmbeddingLayer<'b> {
         weight: Tensor<'b>,
         adapters: &'b [Option<Lora<'b>>],
     ) -> Result<Self, Error> {
+        expect_countable(adapters)?;
         for lora in adapters.iter().flatten() {
             expect("rows of A", weight.rows(), lora.a.rows())?;
             expect("columns of A", lora.b.rank(), lora.a.cols())?;
