@@ -1,6 +1,7 @@
 //! Where things lie, and how a step runs a command.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::ScopedJoinHandle;
@@ -87,6 +88,29 @@ pub(crate) fn capture(mut c: Command) -> Result<String, String> {
         return Err(format!("{} ({})", shown(&c), out.status));
     }
     String::from_utf8(out.stdout).map_err(|_| format!("{}: output is not UTF-8", shown(&c)))
+}
+
+/// Runs a command with its output streamed; its standard output is the result, too.
+pub(crate) fn echoed(mut c: Command) -> Result<String, String> {
+    let command = shown(&c);
+    println!("$ {command}");
+    let fails = |e: std::io::Error| format!("{command}: {e}");
+    let mut child = c.stdout(Stdio::piped()).spawn().map_err(fails)?;
+    let mut text = String::new();
+    if let Some(out) = child.stdout.take() {
+        for line in BufReader::new(out).lines() {
+            let line = line.map_err(fails)?;
+            println!("{line}");
+            text += &line;
+            text.push('\n');
+        }
+    }
+    let status = child.wait().map_err(fails)?;
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{command} ({status})"))
+    }
 }
 
 /// Runs a command and says nothing: whether it succeeded.
