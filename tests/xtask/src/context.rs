@@ -1,10 +1,12 @@
 //! Where things lie, and how a step runs a command.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread::ScopedJoinHandle;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 /// What every step is given.
 pub(crate) struct Context {
@@ -113,6 +115,63 @@ pub(crate) fn echoed(mut c: Command) -> Result<String, String> {
     }
 }
 
+/// Runs a command that may hang: after `limit` it is killed, which is an error. It is given `input`, if any, and `each` what
+/// it writes to those of standard output and standard error that are pipes, as it comes.
+pub(crate) fn limited(
+    mut c: Command,
+    limit: Duration,
+    input: Option<Vec<u8>>,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<ExitStatus, String> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let program = c.get_program().display().to_string();
+    let fails = |e: std::io::Error| format!("{program}: {e}");
+    if input.is_some() {
+        c.stdin(Stdio::piped());
+    }
+    let end = Instant::now() + limit;
+    let mut child = c.spawn().map_err(fails)?;
+    if let (Some(bytes), Some(mut stdin)) = (input, child.stdin.take()) {
+        // One that ends early closes the pipe; its status says so.
+        thread::spawn(move || stdin.write_all(&bytes).ok());
+    }
+    let (to, pieces) = channel();
+    forward(child.stdout.take(), &to);
+    forward(child.stderr.take(), &to);
+    drop(to);
+    let mut open = true;
+    while Instant::now() < end {
+        if open {
+            match pieces.recv_timeout(PAUSE) {
+                Ok(piece) => each(&piece),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => open = false,
+            }
+        } else if let Some(status) = child.try_wait().map_err(fails)? {
+            return Ok(status);
+        } else {
+            thread::sleep(PAUSE);
+        }
+    }
+    child.kill().map_err(fails)?;
+    child.wait().map_err(fails)?;
+    Err(format!("{program}: killed after {limit:?}: it hangs"))
+}
+
+/// Sends what comes out of a pipe, up to its end.
+fn forward(pipe: Option<impl Read + Send + 'static>, to: &Sender<Vec<u8>>) {
+    let Some(mut pipe) = pipe else {
+        return;
+    };
+    let to = to.clone();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = pipe.read(&mut buffer)
+            && to.send(buffer[..n].to_vec()).is_ok()
+        {}
+    });
+}
+
 /// Runs a command and says nothing: whether it succeeded.
 pub(crate) fn quiet(mut c: Command) -> bool {
     c.stdin(Stdio::null())
@@ -127,7 +186,7 @@ pub(crate) fn side_by_side<T: Sync>(
     items: &[T],
     each: impl Fn(&T) -> Result<(), String> + Sync,
 ) -> Result<(), String> {
-    std::thread::scope(|s| {
+    thread::scope(|s| {
         let each = &each;
         let threads: Vec<_> = items.iter().map(|i| s.spawn(move || each(i))).collect();
         let results: Vec<_> = threads.into_iter().map(joined).collect();
@@ -140,7 +199,7 @@ pub(crate) fn both<A: Send, B>(
     a: impl FnOnce() -> Result<A, String> + Send,
     b: impl FnOnce() -> Result<B, String>,
 ) -> Result<(A, B), String> {
-    std::thread::scope(|s| {
+    thread::scope(|s| {
         let a = s.spawn(a);
         let b = b();
         Ok((joined(a)?, b?))
@@ -150,4 +209,37 @@ pub(crate) fn both<A: Send, B>(
 fn joined<T>(thread: ScopedJoinHandle<'_, Result<T, String>>) -> Result<T, String> {
     let died = |_| Err("a thread of xtask panicked".into());
     thread.join().unwrap_or_else(died)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(program: &str, args: &[&str], limit: Duration) -> (Result<bool, String>, String) {
+        let mut c = Command::new(program);
+        c.args(args).stdout(Stdio::piped());
+        let mut text = String::new();
+        let mut each = |piece: &[u8]| text += &String::from_utf8_lossy(piece);
+        let ended = limited(c, limit, Some(b"a line\n".to_vec()), &mut each);
+        (ended.map(|s| s.success()), text)
+    }
+
+    #[test]
+    fn what_ends_in_time_is_heard() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(run("cat", &[], minute), (Ok(true), "a line\n".into()));
+        assert_eq!(run("false", &[], minute), (Ok(false), String::new()));
+        assert!(run("no-such-program", &[], minute).0.is_err());
+    }
+
+    #[test]
+    fn what_hangs_is_killed() {
+        let began = Instant::now();
+        // Silent; after its output's end; while it writes.
+        for script in ["exec sleep 600", "exec sleep 600 >&-", "exec yes"] {
+            let (ended, _) = run("sh", &["-c", script], Duration::from_millis(50));
+            assert_eq!(ended, Err("sh: killed after 50ms: it hangs".into()));
+        }
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
 }

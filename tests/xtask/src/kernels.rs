@@ -1,9 +1,9 @@
 //! `tests/cross/kernels` on five boards: the bits of the specification, the instructions that kernels are named after,
 //! how many are executed, and how many by other libraries.
 
-use crate::context::{Context, both, capture, side_by_side, stream};
+use crate::context::{Context, both, capture, limited, side_by_side, stream};
 use crate::cross::{M0, M3, M4, M55, RV32, first_difference};
-use crate::{instructions, kernel_peers, replay, scan};
+use crate::{instructions, kernel_peers, qemu, replay, scan};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -269,15 +269,18 @@ fn emulate(cx: &Context, board: &Board, elf: &Path, what: &str) -> Result<String
     ])
     .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
     .arg(elf)
-    .stdin(Stdio::null());
-    let out = c.output().map_err(|e| format!("{program}: {e}"))?;
-    let log = String::from_utf8_lossy(&out.stdout).into_owned();
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped());
+    let mut log = vec![];
+    let ended = limited(c, qemu::LIMIT, None, &mut |piece| log.extend(piece));
+    let log = String::from_utf8_lossy(&log).into_owned();
     print!("-- {}: {what}\n{log}", board.cpu);
-    eprint!("{}", String::from_utf8_lossy(&out.stderr));
-    if out.status.success() {
+    let status = ended.map_err(|e| format!("{what}: {e}"))?;
+    if status.success() {
         Ok(log)
     } else {
-        Err(format!("{program}: {}", out.status))
+        Err(format!("{what}: {program}: {status}"))
     }
 }
 

@@ -1,16 +1,13 @@
 //! Runs a firmware in `qemu-system-arm` and decodes what it logs.
 
+use crate::context::limited;
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
-use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// After this a firmware is stopped: it hangs.
-const LIMIT: Duration = Duration::from_secs(900);
+/// After this a firmware is killed: it hangs. The longest takes minutes.
+pub(crate) const LIMIT: Duration = Duration::from_secs(900);
 
 /// The firmware's standard input.
 pub(crate) enum Input {
@@ -45,64 +42,16 @@ pub(crate) fn run(elf: &Path, input: Input, line: &mut dyn FnMut(&str)) -> Resul
     .arg("-kernel")
     .arg(elf)
     .stdout(Stdio::piped());
-    if let Input::Bytes(_) = input {
-        c.stdin(Stdio::piped());
-    }
-    let mut child = c.spawn().map_err(|e| format!("qemu-system-arm: {e}"))?;
-    let mut out = child
-        .stdout
-        .take()
-        .ok_or("qemu-system-arm: no standard output")?;
-    let feeder = match (input, child.stdin.take()) {
-        // A firmware that ends early closes the pipe; its status says so.
-        (Input::Bytes(b), Some(mut stdin)) => Some(thread::spawn(move || stdin.write_all(&b).ok())),
-        _ => None,
+    let input = match input {
+        Input::Inherit => None,
+        Input::Bytes(bytes) => Some(bytes),
     };
-    let child = Arc::new(Mutex::new(child));
-    let (done, watchdog) = guard(&child);
-
-    let mut buffer = [0; 4096];
-    loop {
-        match out.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => log.feed(&buffer[..n], line),
-            Err(e) => return Err(format!("qemu-system-arm: {e}")),
-        }
-    }
+    let ended = limited(c, LIMIT, input, &mut |piece| log.feed(piece, line));
     log.end(line);
-    let status = lock(&child)
-        .wait()
-        .map_err(|e| format!("qemu-system-arm: {e}"))?;
-    drop(done);
-    drop(feeder);
-    if watchdog.join().unwrap_or(false) {
-        return Err(format!(
-            "{}: stopped after {} s",
-            elf.display(),
-            LIMIT.as_secs()
-        ));
-    }
+    let status = ended.map_err(|e| format!("{}: {e}", elf.display()))?;
     status
         .code()
         .ok_or_else(|| format!("qemu-system-arm: {status}"))
-}
-
-/// Kills `child` after [`LIMIT`] unless the sender is dropped; the thread says whether it had to.
-fn guard(child: &Arc<Mutex<Child>>) -> (std::sync::mpsc::Sender<()>, thread::JoinHandle<bool>) {
-    let (tx, rx) = channel();
-    let child = Arc::clone(child);
-    let thread = thread::spawn(move || {
-        let late = rx.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
-        if late {
-            let _ = lock(&child).kill();
-        }
-        late
-    });
-    (tx, thread)
-}
-
-fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// What arrives on the firmware's standard output.
