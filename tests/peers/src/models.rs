@@ -5,6 +5,7 @@ use crate::llama::Llama;
 use crate::machine::target;
 use parity::synth::{Checkpoint, Expert, Kind, MODULES};
 use parity::{Storage, smol};
+use pleach::hash::Fnv1a;
 use pleach_linux::ModelFile;
 use pleach_pack::{PackOptions, Silent, pack, write_atomically};
 use serde_json::json;
@@ -34,13 +35,14 @@ fn found(path: Option<PathBuf>) -> Result<PathBuf> {
     }
 }
 
-/// llama.cpp's own Q8_0 of the base, made once.
+/// llama.cpp's own Q8_0 of the base, made once for each base and version of llama.cpp.
 pub fn q8_0(llama: &Llama) -> Result<PathBuf> {
-    let path = target().join("smollm2-q8_0.gguf");
+    let base = checkpoint()?;
+    let bytes = fs::read(&base).map_err(|e| format!("{}: {e}", base.display()))?;
+    let path = cached("smollm2-q8_0", &[llama.version.as_bytes(), &bytes]).with_extension("gguf");
     if path.exists() {
         return Ok(path);
     }
-    let base = checkpoint()?;
     let part = path.with_extension("part");
     let status = llama
         .command(&[])
@@ -54,6 +56,16 @@ pub fn q8_0(llama: &Llama) -> Result<PathBuf> {
     }
     fs::rename(&part, &path).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(path)
+}
+
+/// Where what is made of `parts` is kept: another of them gives another place.
+fn cached(name: &str, parts: &[&[u8]]) -> PathBuf {
+    let mut digest = Fnv1a::new();
+    for part in parts {
+        digest.bytes(&part.len().to_le_bytes());
+        digest.bytes(part);
+    }
+    target().join(format!("{name}-{:016x}", digest.value()))
 }
 
 /// The name of [`base`].
@@ -82,7 +94,6 @@ pub fn xlora() -> Result<ModelFile> {
 
 /// SmolLM2's shapes with four experts of rank 16 at every site, top-2; weights at random.
 pub fn synthetic() -> Result<ModelFile> {
-    let folder = target().join("synthetic");
     let targets: Vec<&'static str> = MODULES.iter().map(|(name, _)| *name).collect();
     let checkpoint = Checkpoint {
         kind: Kind::Llama,
@@ -99,6 +110,16 @@ pub fn synthetic() -> Result<ModelFile> {
         depth: 2,
         options: json!({ "top_k_lora": 2, "layerwise_scalings": true }),
     };
+    let shapes = format!("{checkpoint:?}");
+    let folder = cached(
+        SYNTHETIC,
+        &[
+            shapes.as_bytes(),
+            // What writes them.
+            include_bytes!("../../parity/src/synth.rs"),
+            include_bytes!("../../parity/src/random.rs"),
+        ],
+    );
     if !folder.join("xlora/adapter_config.json").exists() {
         eprintln!("making SmolLM2's shapes with random weights");
         checkpoint.write(&folder);
@@ -132,6 +153,14 @@ mod tests {
         assert!(gone.starts_with("/no/such/base.gguf: "), "{gone}");
         let here = machine_file();
         assert_eq!(found(Some(here.clone())), Ok(here));
+    }
+
+    #[test]
+    fn what_is_made_of_other_bytes_lies_elsewhere() {
+        let all = [&[&b"a"[..], b"bc"], &[b"ab", b"c"], &[b"a", b"bd"]];
+        let [one, two, three] = all.map(|parts: &[&[u8]; 2]| cached("x", parts));
+        assert!(one != two && one != three && two != three);
+        assert_eq!(one, cached("x", &[b"a", b"bc"]));
     }
 
     fn machine_file() -> PathBuf {
