@@ -56,9 +56,9 @@ pub fn pleach() -> Result<PathBuf> {
 
 fn succeed(mut c: Command) -> Result<()> {
     let program = c.get_program().to_string_lossy().into_owned();
-    let status = c
-        .status()
-        .map_err(|e| format!("{program}: {e}\n  cargo xtask peers --install installs it"))?;
+    let status = c.status().map_err(|e| {
+        format!("{program}: {e}\n  cargo xtask peers --install aarch64 installs it")
+    })?;
     match status.success() {
         true => Ok(()),
         false => Err(format!("{program}: {status}")),
@@ -129,7 +129,9 @@ impl Counted<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| format!("qemu-aarch64: {e}\n  cargo xtask peers --install installs it"))?;
+            .map_err(|e| {
+                format!("qemu-aarch64: {e}\n  cargo xtask peers --install aarch64 installs it")
+            })?;
         let commands = [&self.first, commands].concat();
         let mut input = child.stdin.take().ok_or("no standard input")?;
         input

@@ -267,7 +267,9 @@ fn logged(mut c: Command, log: &Path) -> Result<()> {
         .stdout(file.try_clone().map_err(io)?)
         .stderr(file)
         .status()
-        .map_err(|e| format!("{program}: {e}\n  cargo xtask peers --install installs it"))?;
+        .map_err(|e| {
+            format!("{program}: {e}\n  cargo xtask peers --install COMMAND installs it")
+        })?;
     if status.success() {
         return Ok(());
     }

@@ -13,6 +13,8 @@ use std::process::ExitCode;
 /// Both sides have SmolLM2-135M-Instruct, pleach as q8 (group 64), llama.cpp as Q8_0, with f16 keys and values; llama.cpp's
 /// other options are its defaults. Sides take turns; a figure is the median of the rounds' ratios. Stop whatever else
 /// uses the machine: with a busy processor two threads of either side wait for each other.
+///
+/// `cargo xtask peers --install COMMAND` installs what the command lacks first: apt-get as root, pip for the model.
 #[derive(Parser)]
 #[command(name = "cargo xtask peers", bin_name = "cargo xtask peers", after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
 struct Cli {
