@@ -2,6 +2,7 @@
 
 use crate::context::{Context, quiet, shown, stream};
 use crate::smol;
+use std::fmt::{Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,6 +36,10 @@ impl Need {
         Need::Program("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu");
     /// llama.cpp's build.
     pub(crate) const CMAKE: Need = Need::Program("cmake", "cmake");
+    /// CMake calls it; Debian's package does not bring it.
+    pub(crate) const MAKE: Need = Need::Program("make", "make");
+    /// For qemu's plugin.
+    pub(crate) const GCC: Need = Need::Program("gcc", "gcc");
     pub(crate) const QEMU_X86_64: Need = Need::Program("qemu-x86_64", "qemu-user");
     pub(crate) const QEMU_AARCH64: Need = Need::Program("qemu-aarch64", "qemu-user");
     /// For libFuzzer; the `cc` crate asks for this name.
@@ -68,6 +73,21 @@ impl Need {
             Need::Program(_, package) | Need::File(_, package) => Install::Apt(package),
             Need::Smol => Install::Smol,
             Need::Miri => Install::Nightly,
+        }
+    }
+}
+
+/// As people call it.
+impl Display for Need {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Need::Rustfmt => f.write_str("cargo fmt"),
+            Need::Clippy => f.write_str("cargo clippy"),
+            Need::Objdump => f.write_str("llvm-objdump"),
+            Need::Target(t) => write!(f, "target {t}"),
+            Need::Program(name, _) | Need::File(name, _) => f.write_str(name),
+            Need::Smol => f.write_str("SmolLM2-135M-Instruct"),
+            Need::Miri => f.write_str("Miri"),
         }
     }
 }

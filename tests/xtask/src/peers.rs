@@ -7,33 +7,49 @@ use crate::smol;
 use std::process::{ExitCode, ExitStatus};
 
 /// To build llama.cpp, and for both sides the same model.
-const NEEDS: [Need; 3] = [Need::CMAKE, Need::CPP, Need::Smol];
+const BESIDE: &[Need] = &[Need::CMAKE, Need::MAKE, Need::CPP, Need::Smol];
 
-/// To build both sides for aarch64 and to run them.
-const EMULATED: [Need; 5] = [
-    Need::Target(AARCH64),
-    Need::AARCH64_LINKER,
-    Need::AARCH64_LIBC,
-    Need::AARCH64_CPP,
-    Need::QEMU_AARCH64,
+/// What each of the program's commands needs.
+const COMMANDS: [(&str, &[Need]); 7] = [
+    ("decode", BESIDE),
+    ("prompt", BESIDE),
+    ("long", BESIDE),
+    ("columns", &[Need::Smol]),
+    ("xlora", &[Need::Smol]),
+    (
+        "aarch64",
+        &[
+            Need::CMAKE,
+            Need::MAKE,
+            Need::GCC,
+            Need::Target(AARCH64),
+            Need::AARCH64_LINKER,
+            Need::AARCH64_LIBC,
+            Need::AARCH64_CPP,
+            Need::QEMU_AARCH64,
+            Need::Smol,
+        ],
+    ),
+    ("read", &[]),
 ];
 
 /// Runs its program with these arguments. Its exit code, which says whether bars are reached, is the result.
 pub(crate) fn run(cx: &Context, install: bool, args: &[String]) -> Result<ExitCode, String> {
     let (args, too) = without_install(args);
-    let install = install || too;
-    let emulated = args.contains(&"aarch64");
-    let all = NEEDS.iter().chain(EMULATED.iter().filter(|_| emulated));
-    let lacks = || -> Vec<Need> { all.clone().filter(|n| !n.present(cx)).copied().collect() };
-    // Help needs nothing.
-    let asks = args.is_empty() || args.contains(&"--help") || args.contains(&"-h");
-    if install && !lacks().is_empty() {
+    let lacks = || -> Vec<Need> {
+        let all = needs(&args).iter().copied();
+        all.filter(|n| !n.present(cx)).collect()
+    };
+    if install || too {
         install::install(cx, &lacks());
     }
     let missing = lacks();
-    if !missing.is_empty() && !asks {
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(Need::to_string).collect();
         return Err(format!(
-            "missing: {missing:?}\n  cargo xtask peers --install .. runs: {}",
+            "missing: {}\n  cargo xtask peers --install {} runs: {}",
+            names.join(", "),
+            args.join(" "),
             advice(cx, &missing)
         ));
     }
@@ -44,6 +60,16 @@ pub(crate) fn run(cx: &Context, install: bool, args: &[String]) -> Result<ExitCo
     eprintln!("$ {}", shown(&c));
     let status = c.status().map_err(|e| format!("{}: {e}", shown(&c)))?;
     Ok(code(status))
+}
+
+/// What these arguments need: nothing where the program prints its help, or refuses them.
+fn needs(args: &[&str]) -> &'static [Need] {
+    if args.contains(&"--help") || args.contains(&"-h") {
+        return &[];
+    }
+    let command = args.iter().find(|a| !a.starts_with('-'));
+    let row = COMMANDS.iter().find(|row| command == Some(&row.0));
+    row.map_or(&[], |row| row.1)
 }
 
 /// The program's own arguments, and whether `--install` stands among them: clap takes it before the first only.
@@ -78,5 +104,23 @@ mod tests {
         assert_eq!(split("prompt --isa avx2 --install"), (own(), true));
         assert_eq!(split("prompt --install --isa avx2"), (own(), true));
         assert_eq!(split("prompt --isa avx2"), (own(), false));
+    }
+
+    #[test]
+    fn a_command_needs_what_it_uses() {
+        let needed = |line: &str| {
+            let args: Vec<&str> = line.split_whitespace().collect();
+            let names = needs(&args).iter().map(Need::to_string);
+            names.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(
+            needed("prompt --isa avx2"),
+            "cmake, make, c++, SmolLM2-135M-Instruct"
+        );
+        assert_eq!(needed("--json xlora"), "SmolLM2-135M-Instruct");
+        assert!(needed("aarch64 --after 4000").contains("target aarch64-unknown-linux-gnu, "));
+        for line in ["", "read --threads 1", "decode --help", "-h", "decoed"] {
+            assert_eq!(needed(line), "", "{line}");
+        }
     }
 }
