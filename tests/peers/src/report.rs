@@ -1,6 +1,6 @@
 //! What a command found: lines about what ran, a table, figures beside their bars.
 
-use crate::How;
+use crate::Rounds;
 use peers::llama::Llama;
 use peers::machine::{Cpu, MANY};
 use peers::series::Figure;
@@ -17,30 +17,33 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Of what is timed: begins with the machine, and the peer where there is one.
-    pub(crate) fn new(how: &How, llama: Option<&Llama>) -> Self {
-        let (rounds, others) = (how.rounds, None);
+    /// Of what is timed, beside the peer where there is one.
+    pub(crate) fn timed(rounds: Rounds, llama: Option<&Llama>) -> Self {
+        let (rounds, others) = (rounds.count, None);
+        let mut report = Self::of(Measure::Timed { rounds, others });
+        for line in llama.iter().flat_map(|l| l.lines()) {
+            report.about(line);
+        }
+        report.data("rounds", json!(rounds));
+        report
+    }
+
+    /// Of what an emulator counts.
+    pub(crate) fn counted() -> Self {
+        Self::of(Measure::Counted)
+    }
+
+    /// Begins with the machine.
+    fn of(measure: Measure) -> Self {
         let mut report = Self {
-            measure: Measure::Timed { rounds, others },
+            measure,
             about: vec![],
             table: vec![],
             figures: vec![],
             data: Map::new(),
         };
         report.about(Cpu::of_machine().line());
-        for line in llama.iter().flat_map(|l| l.lines()) {
-            report.about(line);
-        }
-        report.data("rounds", json!(how.rounds));
         report
-    }
-
-    /// Of what an emulator counts.
-    pub(crate) fn counted(how: &How) -> Self {
-        Self {
-            measure: Measure::Counted,
-            ..Self::new(how, None)
-        }
     }
 
     /// Says how much of the processors' time others had meanwhile.

@@ -1,7 +1,7 @@
 //! Instructions on aarch64, under qemu: beside llama.cpp, and of tokens with experts beside the base's.
 
 use super::{english, model};
-use crate::How;
+use crate::Chunk;
 use crate::report::{Report, grouped};
 use peers::Result;
 use peers::bars::instructions;
@@ -15,13 +15,13 @@ const PROMPT: usize = 8;
 const TOKENS: usize = 64;
 const LONG_PROMPT: usize = 128;
 
-pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
+pub(crate) fn run(after: Option<usize>, chunk: Chunk) -> Result<Report> {
     let (plugin, ours) = (count::plugin()?, count::pleach()?);
     let file = models::base()?;
     let model = model(&file)?;
     models::xlora()?;
     models::synthetic()?;
-    let mut report = Report::counted(how);
+    let mut report = Report::counted();
     report.about(format!(
         "instructions, not cycles; 1 thread; a token: (those of 64 less those of 32) / 32, after {PROMPT} tokens; a prompt \
          of {LONG_PROMPT}: those of twice less those of once"
@@ -42,7 +42,7 @@ pub(crate) fn run(how: &How, after: Option<usize>) -> Result<Report> {
                 "run",
                 &models::path(model).display().to_string(),
                 &context.to_string(),
-                &how.chunk.to_string(),
+                &chunk.tokens.to_string(),
             ]
             .map(String::from)
             .to_vec(),

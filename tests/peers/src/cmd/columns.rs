@@ -26,10 +26,11 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     // As in a speculative sweep, each column has its logits.
     let options = SessionOptions {
         logits: LogitsKind::Sweep,
-        ..options(text.len(), how.chunk.max(2))
+        ..options(text.len(), how.chunk.tokens.max(2))
     };
     let mut memory = arena(&model, &options)?;
-    let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.isa)?);
+    let mut ours =
+        Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.instructions.set)?);
     let mut turns = turns(how);
     ours.prompt(prompt, &mut executor(1))?;
     let mut one_sweep = |columns: usize, executor: &mut ThreadPool| -> Result<f64> {
@@ -47,8 +48,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     };
     Ran::forget();
     let others = Others::since_now(&[]);
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..how.rounds.count {
+        told(round, how.rounds.count);
         for turn in &mut turns {
             let (mut one, mut two) = (Series::default(), Series::default());
             for _ in 0..SWEEPS {
@@ -63,11 +64,11 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let others = others.share(&[]);
     let ran = ours.ran();
 
-    let mut report = Report::new(how, None);
+    let mut report = Report::timed(how.rounds, None);
     report.about(format!("pleach's kernels that ran: {}", ran.names()));
     report.about(format!(
         "one token or two after {PROMPT}, each with its logits; {} rounds of {SWEEPS} sweeps",
-        how.rounds
+        how.rounds.count
     ));
     report.others(others);
     report.columns(&["threads", "one column, ms", "two columns, ms", "ratio"]);

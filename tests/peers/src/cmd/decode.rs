@@ -22,15 +22,16 @@ const TOKENS: usize = 64;
 pub(crate) fn run(how: &How) -> Result<Report> {
     // Said before minutes of building.
     models::checkpoint()?;
-    let llama = Llama::build(how.isa.isa())?;
+    let llama = Llama::build(how.instructions.set.isa())?;
     let gguf = models::q8_0(&llama)?;
     let file = models::base()?;
     let model = model(&file)?;
     let text = english(&model, PROMPT + TOKENS)?;
     let (prompt, tokens) = text.split_at(PROMPT);
-    let options = options(text.len(), how.chunk);
+    let options = options(text.len(), how.chunk.tokens);
     let mut memory = arena(&model, &options)?;
-    let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.isa)?);
+    let mut ours =
+        Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.instructions.set)?);
     let mut peer = Peer::start(&llama, &gguf, 512)?;
 
     // Not timed. Weights that are not the same would make other texts.
@@ -52,8 +53,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let mut turns = turns(how);
     Ran::forget();
     let others = Others::since_now(&[peer.id()]);
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..how.rounds.count {
+        told(round, how.rounds.count);
         for turn in &mut turns {
             settle();
             ours.prompt(prompt, &mut turn.executor)?;
@@ -71,12 +72,12 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let others = others.share(&[peer.id()]);
     let ran = ours.ran();
 
-    let mut report = Report::new(how, Some(&llama));
+    let mut report = Report::timed(how.rounds, Some(&llama));
     report.about(format!("llama.cpp's weights in {}", peer.buffers));
     report.about(format!("pleach's kernels that ran: {}", ran.names()));
     report.about(format!(
         "{TOKENS} tokens after {PROMPT}, {} rounds; the same next token at {same} of {TOKENS}; {} bytes a token, read by {}",
-        how.rounds,
+        how.rounds.count,
         grouped(bytes),
         reader.loads()
     ));

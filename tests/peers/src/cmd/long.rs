@@ -1,8 +1,8 @@
 //! Tokens after a long context.
 
 use super::{arena, english, kernels, model, settle, three, told};
-use crate::How;
 use crate::report::{Report, grouped};
+use crate::{Chunk, Instructions, Rounds};
 use peers::Result;
 use peers::bars::Ran;
 use peers::llama::Llama;
@@ -19,18 +19,19 @@ const CONTEXT: usize = 4000;
 /// Measured tokens.
 const TOKENS: usize = 16;
 
-pub(crate) fn run(how: &How) -> Result<Report> {
+pub(crate) fn run(rounds: Rounds, instructions: Instructions, chunk: Chunk) -> Result<Report> {
     // Said before minutes of building.
     models::checkpoint()?;
-    let llama = Llama::build(how.isa.isa())?;
+    let llama = Llama::build(instructions.set.isa())?;
     let gguf = models::q8_0(&llama)?;
     let file = models::base()?;
     let model = model(&file)?;
     let text = english(&model, CONTEXT + TOKENS)?;
     let (prompt, tokens) = text.split_at(CONTEXT);
-    let options = options(text.len(), how.chunk);
+    let options = options(text.len(), chunk.tokens);
     let mut memory = arena(&model, &options)?;
-    let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.isa)?);
+    let mut ours =
+        Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(instructions.set)?);
     let mut peer = Peer::start(&llama, &gguf, CONTEXT + TOKENS)?;
     let mut one = executor(1);
     eprintln!("computing {CONTEXT} tokens");
@@ -44,8 +45,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
         (Series::default(), Series::default(), Series::default());
     Ran::forget();
     let others = Others::since_now(&[peer.id()]);
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..rounds.count {
+        told(round, rounds.count);
         ours.session
             .rewind(CONTEXT)
             .map_err(|e| format!("pleach: {e}"))?;
@@ -61,11 +62,11 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let others = others.share(&[peer.id()]);
     let ran = ours.ran();
 
-    let mut report = Report::new(how, Some(&llama));
+    let mut report = Report::timed(rounds, Some(&llama));
     report.about(format!("pleach's kernels that ran: {}", ran.names()));
     report.about(format!(
         "{TOKENS} tokens after {CONTEXT}, 1 thread, {} rounds; {} bytes of weights, keys and values a token",
-        how.rounds,
+        rounds.count,
         grouped(bytes)
     ));
     report.others(others);

@@ -67,7 +67,7 @@ fn turns(how: &How) -> Vec<Turn> {
         other: Series::default(),
         read: Series::default(),
     };
-    how.threads.iter().map(turn).collect()
+    how.threads.counts.iter().map(turn).collect()
 }
 
 /// Lets the other side's threads, which spin for a while after their work, fall asleep.

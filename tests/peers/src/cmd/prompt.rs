@@ -17,14 +17,15 @@ const TOKENS: usize = 128;
 pub(crate) fn run(how: &How) -> Result<Report> {
     // Said before minutes of building.
     models::checkpoint()?;
-    let llama = Llama::build(how.isa.isa())?;
+    let llama = Llama::build(how.instructions.set.isa())?;
     let gguf = models::q8_0(&llama)?;
     let file = models::base()?;
     let model = model(&file)?;
     let text = english(&model, TOKENS)?;
-    let options = options(TOKENS, how.chunk);
+    let options = options(TOKENS, how.chunk.tokens);
     let mut memory = arena(&model, &options)?;
-    let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.isa)?);
+    let mut ours =
+        Ours::new(model, &options, memory.bytes())?.with_kernels(kernels(how.instructions.set)?);
     let mut peer = Peer::start(&llama, &gguf, 512)?;
     ours.prompt(&text, &mut executor(1))?;
     peer.prompt(&text)?;
@@ -32,8 +33,8 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let mut turns = turns(how);
     Ran::forget();
     let others = Others::since_now(&[peer.id()]);
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..how.rounds.count {
+        told(round, how.rounds.count);
         for turn in &mut turns {
             settle();
             let done = ours.prompt(&text, &mut turn.executor)?;
@@ -47,16 +48,16 @@ pub(crate) fn run(how: &How) -> Result<Report> {
     let others = others.share(&[peer.id()]);
     let ran = ours.ran();
 
-    let mut report = Report::new(how, Some(&llama));
+    let mut report = Report::timed(how.rounds, Some(&llama));
     report.about(format!("llama.cpp's weights in {}", peer.buffers));
     report.about(format!(
         "pleach's kernels that ran: {}; chunks of {}",
         ran.names(),
-        how.chunk
+        how.chunk.tokens
     ));
     report.about(format!(
         "a prompt of {TOKENS}, the last token's logits, {} rounds",
-        how.rounds
+        how.rounds.count
     ));
     report.others(others);
     report.columns(&["threads", "pleach tok/s", "llama.cpp tok/s", "ratio"]);

@@ -1,21 +1,21 @@
 //! What the machine reads, each way.
 
 use super::{three, told};
-use crate::How;
 use crate::report::Report;
+use crate::{Rounds, Threads};
 use peers::Result;
 use peers::machine::Others;
 use peers::read::{Reader, Way};
 use peers::series::Series;
 use serde_json::json;
 
-pub(crate) fn run(how: &How, megabytes: usize) -> Result<Report> {
+pub(crate) fn run(megabytes: usize, rounds: Rounds, threads: &Threads) -> Result<Report> {
     let reader = Reader::new(megabytes * 1_000_000)?;
-    let mut report = Report::new(how, None);
+    let mut report = Report::timed(rounds, None);
     report.about(format!(
         "a buffer of {megabytes} MB, read by {}, {} rounds; GB/s",
         reader.loads(),
-        how.rounds
+        rounds.count
     ));
     report.columns(&[
         "threads",
@@ -26,11 +26,11 @@ pub(crate) fn run(how: &How, megabytes: usize) -> Result<Report> {
         "best of a round",
     ]);
     let others = Others::since_now(&[]);
-    for threads in &how.threads {
+    for threads in &threads.counts {
         let mut ways = Way::ALL.map(|_| Series::default());
         let mut best = Series::default();
-        for round in 0..how.rounds {
-            told(round, how.rounds);
+        for round in 0..rounds.count {
+            told(round, rounds.count);
             let (most, all) = reader.rate(*threads);
             best.0.push(most);
             for (series, (_, rate)) in ways.iter_mut().zip(all) {

@@ -25,12 +25,12 @@ const TOKENS: usize = 16;
 const ANSWER: usize = 32;
 
 pub(crate) fn run(how: &How) -> Result<Report> {
-    let mut report = Report::new(how, None);
-    let kernels = kernels(how.isa)?;
+    let mut report = Report::timed(how.rounds, None);
+    let kernels = kernels(how.instructions.set)?;
     report.about(format!(
         "{} rounds; a routed token: the held scalings of the prompt's last token, one column; classifier: one \
          scaling pass; a whole token: greedy answers to held-out prompts",
-        how.rounds
+        how.rounds.count
     ));
     report.columns(&[
         "what",
@@ -74,7 +74,7 @@ fn routed(
     text: &[u32],
 ) -> Result<()> {
     let (prompt, tokens) = text.split_at(PROMPT);
-    let options = options(text.len(), how.chunk);
+    let options = options(text.len(), how.chunk.tokens);
     let mut memory = [arena(&model, &options)?, arena(&model, &options)?];
     let [a, b] = &mut memory;
     let mut base = Ours::new(model, &options, a.bytes())?.with_kernels(kernels);
@@ -98,8 +98,8 @@ fn routed(
     let (base_bytes, bytes) = (base_bytes?, bytes?);
     let more_bytes = bytes as f64 / base_bytes as f64;
     let mut turns = turns(how);
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..how.rounds.count {
+        told(round, how.rounds.count);
         for turn in &mut turns {
             let base = again(&mut base, &mut turn.executor)?;
             let mixed = again(&mut mixed, &mut turn.executor)?;
@@ -212,7 +212,7 @@ fn classify(session: &mut Session<'_, '_>, kernels: Kernels, token: u32) -> Resu
 fn classifier(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>) -> Result<()> {
     let text = english(&model, PROMPT + TOKENS)?;
     let (prompt, tokens) = text.split_at(PROMPT);
-    let options = options(text.len(), how.chunk);
+    let options = options(text.len(), how.chunk.tokens);
     let mut memory = arena(&model, &options)?;
     let mut ours = Ours::new(model, &options, memory.bytes())?.with_kernels(kernels);
     ours.prompt(prompt, &mut executor(1))?;
@@ -223,8 +223,8 @@ fn classifier(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>
     let mut windows = Windows::new(bytes as usize, (pass.weight_bytes + pass.kv_bytes) as usize)?;
     let (mut matrices, mut whole, mut read) =
         (Series::default(), Series::default(), Series::default());
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..how.rounds.count {
+        told(round, how.rounds.count);
         ours.session.rewind(PROMPT).map_err(refused)?;
         let mut of_round = [(); 3].map(|()| Series::default());
         for token in tokens {
@@ -331,7 +331,7 @@ fn whole(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>) -> 
     let longest = pairs.iter().map(|p| p.tokens[0].len()).max().unwrap_or(1);
     let options = |speculate| SessionOptions {
         speculate,
-        ..options(longest + ANSWER, how.chunk)
+        ..options(longest + ANSWER, how.chunk.tokens)
     };
     let (off, held) = (options(Speculate::Off), options(Speculate::Held));
     let mut memory = [arena(&model, &off)?, arena(&model, &held)?];
@@ -341,8 +341,8 @@ fn whole(how: &How, kernels: Kernels, report: &mut Report, model: Model<'_>) -> 
     let mut turns = turns(how);
     answer(&mut naive, kernels, &mut executor(1), &of_round(0))?;
     answer(&mut guessed, kernels, &mut executor(1), &of_round(0))?;
-    for round in 0..how.rounds {
-        told(round, how.rounds);
+    for round in 0..how.rounds.count {
+        told(round, how.rounds.count);
         let pairs = of_round(round);
         for turn in &mut turns {
             settle();
