@@ -66,7 +66,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The median of a series, beside its bar.
+    /// A value, beside its bar.
     pub fn new(what: impl Into<String>, value: f64, bar: Bar) -> Self {
         Self {
             what: what.into(),
@@ -93,7 +93,7 @@ impl Figure {
         }
     }
 
-    /// `decode, 1 thread, of llama.cpp's speed: 1.31, bar >= 1.25: reached`.
+    /// `decode, 2 threads, of llama.cpp's speed: 1.310, bar >= 1.25: reached`.
     pub fn line(&self, verdict: &Verdict) -> String {
         let (value, words) = (format!("{}: {:.3}", self.what, self.value), verdict.words());
         match self.bar {
