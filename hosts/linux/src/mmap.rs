@@ -24,6 +24,11 @@ pub struct ModelFile {
 impl ModelFile {
     /// Maps a file.
     ///
+    /// Nobody may write into the file or shorten it while it is open; Linux does not see to that. Other bytes give
+    /// wrong numbers or [`Error::Corrupt`]; in a file that was shortened, reading a page that is gone ends the process
+    /// (SIGBUS). To replace a file, rename a new one into its place, as pleach's commands do: the old one stays
+    /// as it was for those who have it open.
+    ///
     /// Errors: what the system says; [`ErrorKind::InvalidInput`] for a pipe or device, which cannot be mapped.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
@@ -37,10 +42,10 @@ impl ModelFile {
                 "not a regular file",
             ));
         }
-        // SAFETY: the mapping is read-only and private to this value. Its bytes could change under us only
-        // if someone writes into the file: pleach's own writers never do, they rename a new file into place.
-        // A foreign writer can make the core see other bytes, and its accessors stay bounds-checked for
-        // life (`pleach::blob`), so that this gives wrong numbers or `Error::Corrupt`, never an overrun.
+        // SAFETY: bounds: memmap2 maps the length that the file has now. alias: the mapping is read-only, but its pages
+        //   are the file's (MAP_SHARED): that nobody writes into it or shortens it is the obligation that the doc
+        //   above names, for no check here would hold later. Where it is broken, the core's accessors still check
+        //   every bound against the mapped length (`pleach::blob`); no check catches the SIGBUS of a missing page.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
     }
@@ -78,6 +83,19 @@ mod tests {
         assert!(ModelFile::open(folder.path()).is_err());
         let missing = ModelFile::open(&folder.path().join("no")).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+
+    /// What `open` advises for replacing a file.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_renamed_over_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        pleach_pack::write_atomically(&path, &[7; 5000]).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        pleach_pack::write_atomically(&path, b"short").unwrap();
+        assert_eq!(file.bytes(), [7; 5000]);
+        assert_eq!(ModelFile::open(&path).unwrap().bytes(), b"short");
     }
 
     #[cfg(unix)]
