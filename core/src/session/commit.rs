@@ -23,6 +23,8 @@ impl Session<'_, '_> {
         let picks = self.state.picks.get_mut(..picked).unwrap_or(&mut []);
         widen(columns, self.sweep.active as usize, picks);
         self.sweep = Sweep::default();
+        self.counters.sweeps += 1;
+        self.counters.columns += n as u64;
         let first = self.routed;
         let pushed = self.pushed;
         let mut scaled_guess = false;

@@ -166,11 +166,12 @@ pub enum Progress {
     Ready,
 }
 
-/// What a session has done since it was made. Guessed columns count where they cost, never as tokens.
+/// What a session has done since it was made. Guessed columns count where they cost, never as tokens. Bytes and
+/// multiply-accumulates count as their operations begin, also in a sweep that fails or is given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Counters {
-    /// Reads of the base's weights.
+    /// Sweeps that were committed, each a read of the base's weights.
     pub sweeps: u64,
     /// Columns in them.
     pub columns: u64,

@@ -194,8 +194,6 @@ impl Session<'_, '_> {
             active: count as u16,
             ..Sweep::default()
         };
-        self.counters.sweeps += 1;
-        self.counters.columns += count as u64;
         count > 0
     }
 

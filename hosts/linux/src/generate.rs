@@ -195,9 +195,9 @@ fn run(
         let (before, sweeps) = (session.committed(), session.counters().sweeps);
         let progress = session.step(kernels, executor, budget)?;
         let committed = before..session.committed();
-        let heard = match (committed.is_empty(), sweeps == session.counters().sweeps) {
-            (true, true) => ControlFlow::Continue(()),
-            _ => watch.sweep(session, committed),
+        let heard = match session.counters().sweeps == sweeps {
+            true => ControlFlow::Continue(()),
+            false => watch.sweep(session, committed),
         };
         if progress == Progress::Ready || heard.is_break() {
             return Ok(heard);

@@ -2,11 +2,12 @@
 
 use pleach::tokenizer::{Decoder, SpecialTokens};
 use pleach::{
-    Error, Guess, Inline, Kernels, KvType, Model, Sampling, Session, SessionOptions, Speculate,
+    Budget, Error, Guess, Inline, Kernels, KvType, Model, Sampling, Session, SessionOptions,
+    Speculate,
 };
 use pleach_linux::{Arena, End, Generation, Limits, ModelFile, Watch, generate};
 use pleach_pack::{PackOptions, Silent, pack};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 const OPTIONS: SessionOptions = SessionOptions {
@@ -88,7 +89,7 @@ fn go(
     model: Model<'_>,
     options: &SessionOptions,
     limits: &Limits<'_>,
-    heard: &mut Heard,
+    heard: &mut dyn Watch,
 ) -> Result<Generation, Error> {
     let mut arena = Arena::new(model.arena_bytes(options)).unwrap();
     let mut session = Session::new(model, options, arena.bytes()).unwrap();
@@ -171,6 +172,67 @@ fn a_watcher_of_text_may_end_it() {
     };
     let done = go(intent.model(), &OPTIONS, &Limits::new(40, &[2]), &mut heard).unwrap();
     assert_eq!((done.end, done.tokens.len()), (End::Interrupted, 2));
+}
+
+/// The sweeps that a watcher hears: the positions of each, and how many have ended.
+#[derive(Default)]
+struct Sweeps(Vec<(Range<usize>, u64)>);
+
+impl Watch for Sweeps {
+    fn sweep(&mut self, session: &Session<'_, '_>, positions: Range<usize>) -> ControlFlow<()> {
+        self.0.push((positions, session.counters().sweeps));
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_sweep_is_heard_once_when_it_ends_whatever_the_budget() {
+    let intent = Packed::intent();
+    // Scaling and routed passes in sweeps of their own: every other one commits nothing.
+    let options = SessionOptions {
+        speculate: Speculate::Off,
+        ..OPTIONS
+    };
+    let heard = |budget| {
+        let limits = Limits {
+            budget,
+            ..Limits::new(3, &[])
+        };
+        let mut sweeps = Sweeps::default();
+        go(intent.model(), &options, &limits, &mut sweeps).unwrap();
+        sweeps.0
+    };
+    let n = PROMPT.len();
+    let expected = [
+        (0..0, 1),
+        (0..n, 2),
+        (n..n, 3),
+        (n..n + 1, 4),
+        (n + 1..n + 1, 5),
+        (n + 1..n + 2, 6),
+    ];
+    for budget in [Budget::UNLIMITED, Budget(100_000), Budget(1000)] {
+        assert_eq!(heard(budget), expected, "{budget:?}");
+    }
+}
+
+#[test]
+fn a_sweep_that_is_given_up_does_not_count() {
+    let intent = Packed::intent();
+    let model = intent.model();
+    let mut arena = Arena::new(model.arena_bytes(&OPTIONS)).unwrap();
+    let mut session = Session::new(model, &OPTIONS, arena.bytes()).unwrap();
+    let mut step = |budget| {
+        session.rewind(0).unwrap();
+        session.push(&PROMPT).unwrap();
+        session
+            .step(Kernels::detect(), &mut Inline, budget)
+            .unwrap();
+        let counters = session.counters();
+        (counters.sweeps, counters.columns)
+    };
+    assert_eq!(step(Budget(1)), (0, 0));
+    assert_eq!(step(Budget::UNLIMITED), (1, PROMPT.len() as u64));
 }
 
 #[test]
