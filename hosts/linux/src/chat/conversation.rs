@@ -86,7 +86,15 @@ impl fmt::Display for AskError {
     }
 }
 
-impl std::error::Error for AskError {}
+impl std::error::Error for AskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Template(e) => Some(e),
+            Self::TooLong { .. } => None,
+            Self::Core(e) => Some(e),
+        }
+    }
+}
 
 impl From<TemplateError> for AskError {
     fn from(e: TemplateError) -> Self {
@@ -270,5 +278,22 @@ impl Watch for Heard<'_> {
     fn text(&mut self, text: &str) -> std::ops::ControlFlow<()> {
         self.text.push_str(text);
         self.watch.text(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn what_failed_is_the_source() {
+        let template = TemplateError::Endless;
+        let core = Error::ContextFull { context: 8 };
+        let source = |e: AskError| e.source().map(ToString::to_string);
+        assert_eq!(source(template.clone().into()), Some(template.to_string()));
+        assert_eq!(source(core.into()), Some(core.to_string()));
+        let (tokens, context) = (9, 8);
+        assert_eq!(source(AskError::TooLong { tokens, context }), None);
     }
 }
