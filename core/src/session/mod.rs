@@ -262,7 +262,8 @@ impl<'b, 'a> Session<'b, 'a> {
         }
     }
 
-    /// Computes at most `budget`, never across the end of a sweep.
+    /// Computes until `budget` is used up, which the last unit may exceed (see [`Budget`]), never across the end
+    /// of a sweep.
     ///
     /// Errors: [`Error::NonFinite`], [`Error::Corrupt`]; what was queued is dropped.
     pub fn step(

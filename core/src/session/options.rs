@@ -146,8 +146,18 @@ pub enum Routing<'a> {
     AllOnes,
 }
 
-/// How much one step may compute, in multiply-accumulates. A step finishes at least one unit: 16 rows,
-/// 4 rows of A, one head of attention, or the whole of a norm.
+/// How much one step may compute, in multiply-accumulates. Nothing is cut below these, so a step computes at least one
+/// of them, and its last may exceed the budget:
+///
+/// | of | at once, for all columns |
+/// |---|---|
+/// | matrices, the classifier, the head | 16 rows |
+/// | A of the selected experts | 4 rows |
+/// | attention: scores, softmax, mix | 256 positions of a KV head, with all its query heads |
+/// | embedding, norms, rotary embedding, keys and values stored, heads gathered, activation, routing | all of it |
+///
+/// With the first unit of an operation comes what its rows share: the choice of experts, the quantised input, maxima and
+/// denominators. With the last of a sweep come the check of its logits and the draws of its guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget(pub u32);
 
