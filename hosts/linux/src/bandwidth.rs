@@ -1,9 +1,14 @@
 //! How fast this machine reads memory: what a token's weights cannot come faster than.
 //!
 //! A sum over a buffer, by 1 or more threads at once, each its own part: plain reads in order, as a sweep's are.
+//!
+//! This is what `pleach bench` calls the machine's rate: one stream a thread, loads as the compiler chose them.
+//! `cargo xtask peers` calls another figure so, the best of several ways to read (streams side by side, prefetches, the
+//! widest loads), which can be more: shares of the two are not to be compared.
 
 use crate::arena::OutOfMemory;
 use std::hint::black_box;
+use std::panic;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,30 +66,46 @@ impl Bandwidth {
         best
     }
 
-    /// The time from the first thread's start to the last one's end, each reading its part `rounds` times.
+    /// The time in which threads read it, each its part `rounds` times.
     fn read(&self, streams: usize, rounds: u64) -> Duration {
         let parts = self.words.chunks(self.words.len().div_ceil(streams.max(1)));
-        let together = Barrier::new(parts.len());
-        let part = |words: &[u64]| {
-            together.wait();
-            let start = Instant::now();
+        together(parts, |words| {
             for _ in 0..rounds {
                 black_box(sum(black_box(words)));
             }
-            (start, Instant::now())
-        };
-        let part = &part;
-        thread::scope(|scope| {
-            let all: Vec<_> = parts.map(|p| scope.spawn(move || part(p))).collect();
-            let times: Vec<_> = all.into_iter().filter_map(|t| t.join().ok()).collect();
-            let start = times.iter().map(|t| t.0).min();
-            let end = times.iter().map(|t| t.1).max();
-            match (start, end) {
-                (Some(start), Some(end)) => end - start,
-                _ => Duration::ZERO,
-            }
         })
     }
+}
+
+/// Runs `f` for each part on a thread of its own, all at once, and returns the time from the first one's start to the
+/// last one's end. None starts before all threads are there, so that starting them is not measured; without a part
+/// the time is 0.
+///
+/// Panics: as `f`, once all have ended.
+pub fn together<P: Send>(
+    parts: impl ExactSizeIterator<Item = P>,
+    f: impl Fn(P) + Sync,
+) -> Duration {
+    let ready = Barrier::new(parts.len());
+    let timed = |part: P| {
+        ready.wait();
+        let start = Instant::now();
+        f(part);
+        (start, Instant::now())
+    };
+    let timed = &timed;
+    thread::scope(|scope| {
+        let all: Vec<_> = parts.map(|p| scope.spawn(move || timed(p))).collect();
+        let times: Vec<(Instant, Instant)> = all
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|e| panic::resume_unwind(e)))
+            .collect();
+        let start = times.iter().map(|t| t.0).min();
+        let end = times.iter().map(|t| t.1).max();
+        start
+            .zip(end)
+            .map_or(Duration::ZERO, |(start, end)| end - start)
+    })
 }
 
 fn sum(words: &[u64]) -> u64 {
@@ -122,6 +143,29 @@ mod tests {
                 assert!(buffer.bytes_per_second(streams) > 0.0);
             }
         }
+    }
+
+    /// Parts that wait for each other: one after the other they would never end.
+    #[test]
+    fn parts_run_at_once_and_the_slowest_counts() {
+        let all = Barrier::new(3);
+        let took = together([0, 5, 1].into_iter(), |millis| {
+            all.wait();
+            thread::sleep(Duration::from_millis(millis));
+        });
+        assert!(took >= Duration::from_millis(5));
+        assert_eq!(together([(); 0].into_iter(), |()| ()), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_panic_is_not_measured() {
+        let bad = |n| {
+            if n == 1 {
+                panic::resume_unwind(Box::new(n));
+            }
+        };
+        let payload = panic::catch_unwind(|| together([0, 1, 2].into_iter(), bad)).unwrap_err();
+        assert_eq!(payload.downcast_ref(), Some(&1));
     }
 
     #[test]

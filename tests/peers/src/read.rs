@@ -2,13 +2,14 @@
 //!
 //! A buffer is read once by some threads, each its own part, in one stream or in four side by side, with prefetch and
 //! without, in the widest loads of the processor. The best of these counts.
+//!
+//! `pleach bench` calls another figure the machine's rate: one plain stream a thread, in loads that the compiler chose
+//! ([`pleach_linux::bandwidth`]). It can be less, so shares of the two are not to be compared.
 
 use crate::Result;
+use pleach_linux::bandwidth::together;
 use std::hint::black_box;
 use std::ops::Range;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Instant;
 
 /// What one load of the widest kind takes in.
 const LINE: usize = 64;
@@ -115,24 +116,10 @@ impl Reader {
     fn part(&self, lines: Range<usize>, threads: usize, way: Way) -> f64 {
         let lines = self.lines.get(lines).unwrap_or(&self.lines);
         let parts = lines.chunks(lines.len().div_ceil(threads.max(1)).max(1));
-        let together = Barrier::new(parts.len());
-        let part = |lines: &[Line]| {
-            together.wait();
-            let start = Instant::now();
+        let took = together(parts, |lines| {
             black_box(self.read(black_box(lines), way));
-            (start, Instant::now())
-        };
-        let part = &part;
-        let seconds = thread::scope(|scope| {
-            let all: Vec<_> = parts.map(|p| scope.spawn(move || part(p))).collect();
-            let times: Vec<_> = all.into_iter().filter_map(|t| t.join().ok()).collect();
-            let start = times.iter().map(|t| t.0).min();
-            let end = times.iter().map(|t| t.1).max();
-            start
-                .zip(end)
-                .map_or(f64::MAX, |(start, end)| (end - start).as_secs_f64())
         });
-        size_of_val(lines) as f64 / seconds
+        size_of_val(lines) as f64 / took.as_secs_f64().max(1e-9)
     }
 
     /// The exclusive or of all 8-byte words; what does not divide into four streams is read at the end.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Measure how fast a model runs on this machine, beside how fast the machine reads memory
 ///
 /// Generating a token reads nearly all of the weights, so a machine can give no more tokens a second than it reads
-/// memory. The last column of the table says how much of that was reached.
+/// memory. The last column of the table says how much of that was reached: of plain reads, one stream a thread.
 ///
 /// Each number of threads takes its turn in every round; the median is printed, and how far the rounds lie apart.
 #[derive(clap::Args)]
