@@ -88,6 +88,14 @@ impl fmt::Display for ThreadCounts {
     }
 }
 
+/// A pool of the first of these numbers; without them, of a thread for each big core.
+fn pool(counts: Option<&ThreadCounts>) -> ThreadPool {
+    match counts.and_then(|t| t.0.first()) {
+        Some(n) => ThreadPool::new(*n as usize),
+        None => ThreadPool::available(),
+    }
+}
+
 fn kv() -> impl TypedValueParser<Value = KvType> {
     PossibleValuesParser::new(["f32", "f16"]).map(|v| match v.as_str() {
         "f16" => KvType::F16,
@@ -408,10 +416,7 @@ impl SessionArgs {
                 scaling_pass_value: self.scaling_pass_value.map(|v| v.0),
                 global_scaling_weight: self.global_scaling_weight,
             },
-            executor: match self.threads.as_ref().and_then(|t| t.0.first()) {
-                Some(n) => ThreadPool::new(*n as usize),
-                None => ThreadPool::available(),
-            },
+            executor: pool(self.threads.as_ref()),
             notes: self.notes(model, context),
         })
     }
@@ -539,6 +544,13 @@ mod tests {
         ] {
             assert!(RoutingChoice::from_str(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pool_has_the_first_number_of_threads_or_one_for_each_big_core() {
+        let given = ThreadCounts(vec![3, 1]);
+        assert_eq!(pool(Some(&given)).threads(), 3);
+        assert_eq!(pool(None).threads(), ThreadPool::available().threads());
     }
 
     #[test]

@@ -293,6 +293,12 @@ mod tests {
     }
 
     #[test]
+    fn by_default_there_is_a_thread_for_each_big_core() {
+        let threads = ThreadPool::available().threads();
+        assert_eq!(threads, cores::big().min(MAX_THREADS));
+    }
+
+    #[test]
     fn threads_start_with_the_first_work_that_is_worth_it() {
         let mut pool = ThreadPool::new(2).inline_below(10_000);
         product(64, &mut pool);
