@@ -37,6 +37,8 @@ fn every_number_of_threads_has_its_rates() {
         }
         positive(&s["bandwidth_share"]);
     }
+    assert!(speeds[0]["hand_over_ns"].is_null(), "nobody to hand to");
+    positive(&speeds[1]["hand_over_ns"]);
     let reads = b["bandwidth"]["reads"].as_array().unwrap();
     let streams: Vec<u64> = reads.iter().map(|s| number(&s["streams"])).collect();
     assert_eq!(streams, [1, 2]);
@@ -122,6 +124,12 @@ fn a_given_prompt_and_the_text() {
     ] {
         assert!(out.contains(word), "{word} is not in\n{out}");
     }
+    assert!(!out.contains("hand-over"), "by one thread:\n{out}");
+    let out = pleach(&["bench", &file, "-n", "1", "--rounds", "1", "--threads", "2"]).ok();
+    assert!(
+        out.contains("hand-over") && out.contains("ns with 2"),
+        "{out}"
+    );
 }
 
 #[test]

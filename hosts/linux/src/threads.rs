@@ -13,6 +13,7 @@ mod team;
 use backoff::Patience;
 use pleach::{Executor, Work};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 use team::Team;
 
 /// Most threads of a pool.
@@ -29,6 +30,14 @@ const INLINE_BELOW: u64 = 1 << 15;
 
 /// Times `inline_below`: multiply-accumulates from which on a sleeping thread is woken for them.
 const WAKE: u64 = 8;
+
+/// Rounds in which hand-overs are measured, so short that other programs disturb few of them, and hand-overs in each,
+/// so many that a look at the clock does not matter.
+const ROUNDS: usize = 1000;
+const IN_ROUND: u32 = 10;
+
+/// After so long no further round begins: where threads wait for CPUs, each hand-over takes a scheduler's turn.
+const ENOUGH: Duration = Duration::from_secs(1);
 
 /// In which order threads claim the pieces of a work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,13 +106,42 @@ impl ThreadPool {
         self.threads
     }
 
-    /// Who takes part in a work: how many threads, and how many of them are to be woken.
-    fn crew(&mut self, macs: u64) -> (usize, usize) {
+    /// What it takes to hand a work to all threads and to know that it is done: the median of up to 1000 rounds of ten
+    /// works of an empty piece for each thread. `None` where there is one thread.
+    ///
+    /// Every thread takes part in every work, since no piece ends before all have begun; that costs one more counter
+    /// than a sweep's works have. They are cut into pieces besides, which is not in it. Where other programs use the
+    /// CPUs, it is their turns that are measured.
+    pub fn hand_over(&mut self) -> Option<Duration> {
+        let team = self.team();
+        if team.workers() == 0 {
+            return None;
+        }
+        let began = Instant::now();
+        let mut rounds = Vec::with_capacity(ROUNDS);
+        while rounds.len() < ROUNDS && (rounds.is_empty() || began.elapsed() < ENOUGH) {
+            let start = Instant::now();
+            for _ in 0..IN_ROUND {
+                team.on_each(&|| ());
+            }
+            rounds.push(start.elapsed() / IN_ROUND);
+        }
+        rounds.sort_unstable();
+        rounds.get(rounds.len() / 2).copied()
+    }
+
+    /// The threads, started if they were not.
+    fn team(&mut self) -> &mut Team {
         let most = self.threads;
-        let team = self.team.get_or_insert_with(|| {
+        self.team.get_or_insert_with(|| {
             // Whoever must yield to whom is a matter of all CPUs that we may use, small ones too.
             Team::start(most - 1, Patience::new(most, cores::granted()))
-        });
+        })
+    }
+
+    /// Who takes part in a work: how many threads, and how many of them are to be woken.
+    fn crew(&mut self, macs: u64) -> (usize, usize) {
+        let team = self.team();
         let (workers, awake) = (team.workers(), team.awake());
         if awake == workers {
             return (workers + 1, 0);
@@ -289,6 +327,16 @@ mod tests {
                 assert!(cuts.rows.len() <= threads * sizes as usize);
                 assert!(!cuts.rows.contains(&0));
             }
+        }
+    }
+
+    /// That each thread took part is `team`'s test.
+    #[test]
+    fn handing_over_takes_time_where_there_is_somebody_to_hand_to() {
+        assert_eq!(ThreadPool::new(1).hand_over(), None);
+        for threads in [2, 3] {
+            let took = ThreadPool::new(threads).hand_over();
+            assert!(took.is_some_and(|t| t > Duration::ZERO), "{took:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use pleach::{Counters, Error, Kernels, Model, Session, SessionOptions};
 use pleach_linux::{Arena, Bandwidth, End, Limits, Setup, ThreadPool, Watch, generate};
 use std::fmt::Display;
 use std::ops::{ControlFlow, Range};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What to measure.
 pub(crate) struct Work<'w> {
@@ -45,6 +45,8 @@ pub(crate) struct Speed {
     pub(crate) threads: usize,
     pub(crate) prompt: Rates,
     pub(crate) decode: Rates,
+    /// [`ThreadPool::hand_over`].
+    pub(crate) hand_over: Option<Duration>,
 }
 
 impl Measurement {
@@ -151,6 +153,16 @@ pub(crate) fn measure(
         bandwidth.push(machine.bytes_per_second(n));
         stop()?;
     }
+    let mut speeds = Vec::new();
+    for (threads, (prompt, decode)) in work.threads.iter().zip(all) {
+        speeds.push(Speed {
+            threads: *threads,
+            prompt: Rates::new(prompt),
+            decode: Rates::new(decode),
+            hand_over: ThreadPool::new(*threads).hand_over(),
+        });
+        stop()?;
+    }
     let measurement = Measurement {
         kernels: kernels.name(),
         prompt: Counted {
@@ -158,16 +170,7 @@ pub(crate) fn measure(
             counters: first.prompt,
         },
         decode,
-        speeds: work
-            .threads
-            .iter()
-            .zip(all)
-            .map(|(threads, (prompt, decode))| Speed {
-                threads: *threads,
-                prompt: Rates::new(prompt),
-                decode: Rates::new(decode),
-            })
-            .collect(),
+        speeds,
         buffer: machine.bytes(),
         bandwidth,
     };

@@ -49,6 +49,21 @@ pub(crate) fn text(m: &Measurement, about: &[(&str, String)], width: usize) -> S
             streams.join(", ")
         ),
     );
+    let hand_overs: Vec<String> = m
+        .speeds
+        .iter()
+        .filter_map(|s| Some(format!("{} ns with {}", s.hand_over?.as_nanos(), s.threads)))
+        .collect();
+    if !hand_overs.is_empty() {
+        line(
+            &mut out,
+            "hand-over",
+            &format!(
+                "of an operation to all threads and back, without its rows: {}",
+                hand_overs.join(", ")
+            ),
+        );
+    }
     line(&mut out, "a token", &taken(&m.decode));
     line(&mut out, "of prompt", &taken(&m.prompt));
     if m.noisy() {
@@ -103,6 +118,7 @@ pub(crate) fn json(m: &Measurement) -> Value {
                 "prompt_tokens_per_second": rates(&s.prompt),
                 "decode_tokens_per_second": rates(&s.decode),
                 "bandwidth_share": m.share(s),
+                "hand_over_ns": s.hand_over.map(|t| t.as_nanos() as u64),
             })
         })
         .collect();

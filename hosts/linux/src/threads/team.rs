@@ -128,6 +128,24 @@ impl Team {
         }
     }
 
+    /// Runs `job` once on each thread of the team: none starts before all are there.
+    ///
+    /// Panics: as [`Team::run`].
+    pub(super) fn on_each(&mut self, job: &(dyn Fn() + Sync)) {
+        let threads = self.workers() + 1;
+        let patience = self.shared.patience;
+        let there = Line(AtomicUsize::new(0));
+        // Who waits in its piece claims no second one.
+        self.run(threads, usize::MAX, &|_| {
+            there.0.fetch_add(1, Ordering::Relaxed);
+            let mut wait = Backoff::new(patience);
+            while there.0.load(Ordering::Relaxed) < threads {
+                wait.turn();
+            }
+            job();
+        });
+    }
+
     fn wake(&self, count: usize) {
         let sleepers = self.workers.iter().zip(&self.shared.asleep);
         sleepers
@@ -336,6 +354,23 @@ mod tests {
             team.run(2, 1, &|_| {
                 both.wait();
             });
+        }
+    }
+
+    #[test]
+    fn each_thread_runs_once() {
+        for workers in [0, 1, 3] {
+            let mut team = team(workers);
+            for _ in 0..100 {
+                let ran = Mutex::new(Vec::new());
+                team.on_each(&|| lock(&ran).push(thread::current().id()));
+                let mut ran = ran.into_inner().unwrap();
+                assert_eq!(ran.len(), workers + 1);
+                while let Some(id) = ran.pop() {
+                    assert!(!ran.contains(&id));
+                }
+            }
+            wait_until_asleep(&team);
         }
     }
 
