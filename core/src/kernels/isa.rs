@@ -23,7 +23,7 @@ pub const BLOCK: usize = if crate::kernels::SMALL { 2 } else { 8 };
 pub(crate) const LINE: usize = 64;
 
 /// How far ahead of a stream to prefetch, in bytes, where several are read side by side.
-const NEAR: usize = 2048;
+pub(crate) const NEAR: usize = 2048;
 
 /// How far ahead of one of several streams to prefetch, where `left` bytes of what lies together are left: what the stream reads
 /// next begins `jump` bytes behind their end.

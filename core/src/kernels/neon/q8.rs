@@ -39,6 +39,21 @@ pub(super) trait Dots {
     ) -> [int32x4_t; C];
 }
 
+/// Asks for the memory [`AHEAD`] bytes behind `at`.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn prefetch(at: *const u8) {
+    // SAFETY: cpu: every aarch64 has it. A prefetch may go anywhere; it writes no memory, no register and no flags.
+    unsafe {
+        asm!(
+            "prfm pldl1keep, [{at}, #{ahead}]",
+            at = in(reg) at,
+            ahead = const AHEAD,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
 /// The next 64 bytes of a stream of weights; those [`AHEAD`] are asked for, unless the columns are many.
 ///
 /// # Safety
@@ -47,17 +62,11 @@ pub(super) trait Dots {
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(super) unsafe fn load_64<const PREFETCH: bool>(w: &mut *const u8) -> [int8x16_t; 4] {
-    // SAFETY: cpu, bounds: the caller. align: loads by bytes. A prefetch may go anywhere; it writes no memory, no register
-    //   and no flags.
+    if PREFETCH {
+        prefetch(*w);
+    }
+    // SAFETY: cpu, bounds: the caller. align: loads by bytes.
     unsafe {
-        if PREFETCH {
-            asm!(
-                "prfm pldl1keep, [{w}, #{ahead}]",
-                w = in(reg) *w,
-                ahead = const AHEAD,
-                options(readonly, nostack, preserves_flags),
-            );
-        }
         let v = vld1q_s8_x4(w.cast());
         *w = w.add(64);
         [v.0, v.1, v.2, v.3]
@@ -96,6 +105,8 @@ unsafe fn add_group<D: Dots, const C: usize>(
     //   bytes.
     unsafe {
         let dots = D::r16::<C>(w, q, steps);
+        // With the vectors' prefetches, which begin behind the scales, all bytes of a stream of tiles are asked for.
+        prefetch(*scales);
         let [a, b] = widen(vld1q_u8(*scales));
         let [c, d] = widen(vld1q_u8(scales.add(16)));
         *scales = scales.add(32);

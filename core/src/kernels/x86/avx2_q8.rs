@@ -1,7 +1,7 @@
 //! `q8` rows with AVX2: `maddubs(|w|, sign(x, w))`, exact for every byte (|w| = 128 is fine unsigned).
 
 use super::arch::*;
-use super::{AHEAD, Avx2, ahead};
+use super::{AHEAD, Avx2, ahead, ahead_of_scales};
 use crate::kernels::isa::LANES;
 use crate::kernels::q8::{Interleaved, Q8Block};
 
@@ -74,9 +74,11 @@ unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize, const T: usize>(
                 }
             }
         }
-        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales a tile, and an sx per column. align: unaligned.
+        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales a tile, and an sx per column. align: unaligned. A
+        //   prefetch may go anywhere.
         unsafe {
             for ((sums, d), scales) in sums.iter_mut().zip(d).zip(&mut scales) {
+                _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add(ahead_of_scales::<T>()).cast());
                 let low = _mm256_cvtph_ps(_mm_loadu_si128(scales.cast()));
                 let high = _mm256_cvtph_ps(_mm_loadu_si128(scales.add(16).cast()));
                 *scales = scales.add(32);

@@ -2,7 +2,7 @@
 //! sum starts at -128 times the sum of its activations, which the panel holds.
 
 use super::arch::*;
-use super::{AHEAD, Avx512Vnni, ahead};
+use super::{AHEAD, Avx512Vnni, ahead, ahead_of_scales};
 use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
@@ -69,10 +69,12 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize, const T: usize>(
                 add_step(&mut even, &mut vectors, &mut q, ahead);
             }
         }
-        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales a tile, and an sx per column. align: unaligned.
+        // SAFETY: bounds: `g < groups`, and a group has 16 halves of scales a tile, and an sx per column. align: unaligned. A
+        //   prefetch may go anywhere.
         unsafe {
             let dots = even.iter().zip(&odd);
             for ((sums, scales), dots) in sums.iter_mut().zip(&mut scales).zip(dots) {
+                _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add(ahead_of_scales::<T>()).cast());
                 let sw = _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()));
                 *scales = scales.add(32);
                 for ((sum, d), sx) in sums

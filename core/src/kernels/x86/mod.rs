@@ -5,7 +5,7 @@ mod avx2_q8;
 mod avx512vnni;
 mod avx512vnni_q8;
 
-use crate::kernels::isa::next_of;
+use crate::kernels::isa::{NEAR, next_of};
 
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512vnni::Avx512Vnni;
@@ -25,6 +25,16 @@ fn ahead<const T: usize>(left: usize, stride: usize) -> usize {
     match T {
         1 => AHEAD,
         _ => next_of(left, stride.saturating_mul(T - 1)),
+    }
+}
+
+/// How far ahead of a group's scales to prefetch, so that with [`ahead`] of the vectors all bytes of a stream of tiles are asked
+/// for: these reach behind a tile's end into the scales and vectors of the next, which begins with its vectors.
+#[inline(always)]
+const fn ahead_of_scales<const T: usize>() -> usize {
+    match T {
+        1 => AHEAD,
+        _ => NEAR,
     }
 }
 
