@@ -89,7 +89,7 @@ pub(crate) static STEPS: &[Step] = &[
     Step {
         name: "clippy",
         what: "no warning, on every crate and its target",
-        needs: &[Need::Clippy, M0, M4],
+        needs: &[Need::Clippy, M0, M4, M55, AARCH64],
         when: When::Always,
         run: Run::Cargo(&[
             "clippy --workspace --all-targets -- -D warnings",
@@ -104,7 +104,11 @@ pub(crate) static STEPS: &[Step] = &[
             "clippy --manifest-path tests/cross/replay/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
             "clippy --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings",
             "clippy --manifest-path tests/cross/kernels/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+            "clippy --manifest-path tests/fuzz/Cargo.toml -- -D warnings",
+            // The core, once for each backend that no line above compiles.
             "clippy -p pleach --target thumbv7em-none-eabihf -- -D warnings",
+            "clippy -p pleach --features std --target aarch64-unknown-linux-gnu -- -D warnings",
+            "clippy -p pleach --target thumbv8m.main-none-eabihf --config build.rustflags=['-Ctarget-cpu=cortex-m55'] -- -D warnings",
         ]),
     },
     Step {
@@ -135,8 +139,8 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "targets",
-        what: "the core builds for thumbv6m, thumbv7em, riscv32imac, aarch64, with each feature",
-        needs: &[M0, M4, RV32, AARCH64],
+        what: "the core builds for thumbv6m, thumbv7m, thumbv7em, thumbv8m, riscv32imac, aarch64, with each feature",
+        needs: &[M0, M3, M4, M55, RV32, AARCH64],
         when: When::Always,
         run: Run::Code(cross::core_builds),
     },
