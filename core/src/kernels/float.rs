@@ -12,7 +12,7 @@ pub(crate) trait Element {
     const BYTES: usize;
     /// The value of the first bytes of `b`; 0 if they are not there.
     fn read(b: &[u8]) -> f32;
-    /// The first 16 values of `b`; 0 if they are not there.
+    /// The first 16 values of `b`. Where it holds fewer: 0 for all, but f32 gives those that are there and 0 behind them.
     fn lanes<I: Isa>(isa: I, b: &[u8]) -> I::Lanes;
 }
 
@@ -283,10 +283,10 @@ pub(crate) fn gemv_float<I: Isa, E: Element>(
         }
         return;
     }
-    // A tile wider than the unit (a transposed matrix) is read row by row.
     if lanes == A_UNIT && !SMALL {
         rows_by_four::<E>(w, first, rows, columns, acc);
     } else {
+        // Also a tile wider than the unit: a transposed matrix.
         row_by_row::<I, E>(isa, w, first, rows, columns, acc);
     }
 }
@@ -400,15 +400,12 @@ fn rows_by_four<E: Element>(
     columns: &[&[f32]],
     acc: &mut [[f32; LANES]],
 ) {
-    let lanes = w.lanes.max(1);
-    let (step, end) = (lanes.saturating_mul(E::BYTES).max(1), first + rows);
-    for row in (first..end.min(w.rows)).step_by(A_UNIT) {
-        let skip = (row % lanes).saturating_mul(E::BYTES);
-        let Some(values) = w.tile(row / lanes).and_then(|tile| tile.get(skip..)) else {
+    for row in (first..(first + rows).min(w.rows)).step_by(A_UNIT) {
+        let Some(tile) = w.tile(row / A_UNIT) else {
             return;
         };
         let mut sums = [[0.0f32; A_UNIT]; BLOCK];
-        for (k, values) in values.chunks(step).enumerate() {
+        for (k, values) in tile.chunks(A_UNIT * E::BYTES).enumerate() {
             let mut w = [0.0f32; A_UNIT];
             let values = values.chunks_exact(E::BYTES);
             w.iter_mut().zip(values).for_each(|(w, b)| *w = E::read(b));

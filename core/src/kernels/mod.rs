@@ -3,8 +3,8 @@
 //! * [`layout`]: how packed rows lie in memory.
 //! * [`panel`]: activations as a kernel reads them.
 //! * `isa`: what a backend is: 16 lanes of f32, and a few micro-kernels.
-//! * `q8`, `range`: the checked pointers that micro-kernels of `q8` rows get; `token`: the proof that a CPU has a backend;
-//!   [`log`]: which operations have run.
+//! * `q8`, `range`: the checked pointers that micro-kernels of `q8` rows get; `vfp`: halves by a Cortex-M's FPU; `token`: the
+//!   proof that a CPU has a backend; [`log`]: which operations have run.
 //! * `linear`, `lora`, `float`, [`attention`], `rope`, `elementwise`, `embedding`: one driver per operation,
 //!   generic over the backend. A driver walks tiles outside and blocks of at most 8 columns inside, so that weights are read
 //!   once a sweep.
@@ -15,7 +15,7 @@
 //! A micro-kernel's name is `operation_dtype_layout_backend[_instruction]`, as `gemv_q8_r16k4_x86_avx512vnni`: the
 //! key in tables, tests and logs. Where one body serves every layout, the layout is left out.
 //!
-//! **Adding a backend** is a folder with a type that implements `Isa`, and a line in the table. `target_arch` and
+//! **Adding a backend** is a folder with a type that implements `Isa`, declared below, and a line in the table. `target_arch` and
 //! `target_feature` stand here and in those folders only; `pleach_cortex_m` and `pleach_mve` are set by the core's
 //! `build.rs`, since stable compilers do not tell `cfg` about Arm's DSP and Helium, and so is `pleach_small`, where flash
 //! is scarce and drivers are not inlined into each other.

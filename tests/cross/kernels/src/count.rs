@@ -20,6 +20,31 @@ fn layout(kernels: Kernels) -> Layout {
     }
 }
 
+/// `w` times `x` by the specification.
+fn specified(
+    w: &Tensor<'_>,
+    x: &[f32],
+    (q, sx, sum): (&mut [i8], &mut [f32], &mut [i32]),
+    out: &mut [f32],
+) {
+    let (k, by) = (x.len(), By::Specification);
+    let (q, g) = (&mut q[..probe::q_bytes(k, false)], groups(k, GROUP));
+    let (sx, sum) = (&mut sx[..g], &mut sum[..g]);
+    let parts = (&mut *q, &mut *sx, &mut *sum);
+    assert!(probe::quantise(by, (x, GROUP), false, parts), "finite");
+    let columns = Columns {
+        k,
+        group: GROUP,
+        n: 1,
+        x,
+        q,
+        sx,
+        sum,
+        expanded: false,
+    };
+    probe::rows(by, w, &columns, UNIT, out);
+}
+
 /// Prints a line of [`kernels::show`] for what fits.
 pub fn print(kernels: Kernels, m: &mut Buffers<'_>, line: kernels::Line) {
     let (by, layout) = (By::Backend(kernels), layout(kernels));
@@ -68,6 +93,17 @@ pub fn print(kernels: Kernels, m: &mut Buffers<'_>, line: kernels::Line) {
         } else {
             count(|| probe::rows(by, &w, &columns, UNIT, out))
         };
+        let expected = &mut m.spec.out[..k.next_multiple_of(UNIT)];
+        specified(
+            &w,
+            x,
+            (&mut *m.spec.q, &mut *m.spec.sx, &mut *m.spec.sum),
+            expected,
+        );
+        assert!(
+            out == expected,
+            "the rows that are counted are right: {k}x{k}"
+        );
         show("q8", (k, k), rows);
         show(
             "linear",
