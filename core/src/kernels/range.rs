@@ -45,8 +45,8 @@ impl<'a> Range<'a> {
         out: &'a mut [[f32; LANES]],
     ) -> Option<Self> {
         let k_step = layout.k_step();
-        // Tensor's invariants: it has columns in groups, and its layout, which none of the others is, holds its dtype.
-        if w.layout as u8 != layout as u8 {
+        // Tensor's invariants: it has columns, in groups that are not 0, and its layout, which none of the others is, holds its dtype.
+        if w.layout as u8 != layout as u8 || w.group == 0 {
             return None;
         }
         // Tensor's invariant: its data are whole tiles, as many as its rows take.
