@@ -48,7 +48,7 @@ const EMBEDDING: u32 = 1 << 31;
 
 /// One text over a model, in an arena that the caller owns.
 ///
-/// `push` queues tokens, `step` computes at most a budget, `run` all that is queued; then `logits` are
+/// `push` queues tokens, `step` computes until a budget is used up, `run` all that is queued; then `logits` are
 /// those of the last token. After an error the session stands at its last committed position and accepts
 /// `rewind` and `push`.
 ///
