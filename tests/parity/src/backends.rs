@@ -77,12 +77,14 @@ pub fn one_hash(file: &File, kv: KvType, text: &Text<'_>, ran: &mut [Ran]) -> Re
     let go =
         |mode: &Mode| run(model, mode, &setup, text).map_err(|e| format!("{}: {e}", mode.name()));
     let naive = go(&Mode::NAIVE.on(Kernels::portable()))?;
+    // Other threads for a number of columns in the next file.
+    let turn = file.bytes().len() / 64 + usize::from(kv == KvType::F16);
     for on in ran {
         // What the naive run left.
         take_ran().for_each(drop);
         for columns in 1..=8 {
             let mut mode = Mode::whole(columns)
-                .threads(1 + columns as usize % 4)
+                .threads(1 + (columns as usize + turn) % 4)
                 .on(on.kernels);
             if columns % 2 == 0 && model.has_classifier() {
                 mode = mode.speculating(Speculate::Held, Guesses::Natural);

@@ -139,8 +139,8 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "targets",
-        what: "the core builds for thumbv6m, thumbv7m, thumbv7em, thumbv8m, riscv32imac, aarch64, with each feature",
-        needs: &[M0, M3, M4, M55, RV32, AARCH64],
+        what: "the core builds for thumbv6m, thumbv7em, riscv32imac, aarch64, with each feature, and for a Cortex-M33",
+        needs: &[M0, M4, M55, RV32, AARCH64],
         when: When::Always,
         run: Run::Code(cross::core_builds),
     },
