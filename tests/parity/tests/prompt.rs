@@ -5,8 +5,7 @@ use parity::subject::Subject;
 use parity::{File, reseal};
 use pleach::blob::format::SectionKind;
 use pleach::{
-    Counters, Executor, Inline, Kernels, KvType, LogitsKind, Model, Routing, Session,
-    SessionOptions,
+    Counters, Kernels, KvType, LogitsKind, Model, Routing, Sampling, Session, SessionOptions,
 };
 use pleach_linux::{Arena, ClaimOrder, ThreadPool};
 
@@ -51,13 +50,9 @@ fn answer(model: Model<'_>, kv: KvType, routing: Routing<'_>, prompt: &[u32], wa
     let mut pool = ThreadPool::new(way.threads)
         .claim(ClaimOrder::Shuffled(3))
         .inline_below(0);
-    let executor: &mut dyn Executor = match way.threads {
-        1 => &mut Inline,
-        _ => &mut pool,
-    };
     for piece in prompt.chunks(way.push) {
         session.push(piece).unwrap();
-        session.run(Kernels::detect(), executor).unwrap();
+        session.run(Kernels::detect(), &mut pool).unwrap();
     }
     let counters = session.counters();
     let mut all = Vec::new();
@@ -67,9 +62,9 @@ fn answer(model: Model<'_>, kv: KvType, routing: Routing<'_>, prompt: &[u32], wa
         if all.len() == 3 {
             return (all, counters);
         }
-        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-        session.push(&[best.unwrap() as u32]).unwrap();
-        session.run(Kernels::detect(), executor).unwrap();
+        let drawn = session.sample(&Sampling::GREEDY).unwrap();
+        session.push(&[drawn]).unwrap();
+        session.run(Kernels::detect(), &mut pool).unwrap();
     }
 }
 
@@ -78,10 +73,7 @@ fn lengthened(file: &File) -> File {
     let mut sections = reseal::sections(file.bytes());
     let config = sections.iter_mut().find(|s| s.kind == SectionKind::Config);
     config.unwrap().bytes[28..32].copy_from_slice(&CONTEXT.to_le_bytes());
-    let mut bytes = reseal::assemble(&sections);
-    reseal::bind(&mut bytes);
-    reseal::seal(&mut bytes);
-    File::new(&bytes)
+    File::new(&reseal::assemble(&sections))
 }
 
 fn same_as_naive(subject: &Subject, length: usize, routings: &[Routing<'_>], ways: &[Way]) {

@@ -1,7 +1,7 @@
 //! Other targets: the core builds, and an emulated aarch64 gives the native bits.
 
 use crate::backends;
-use crate::context::{Context, capture, shown, side_by_side, stream};
+use crate::context::{Context, capture, echoed, shown, side_by_side, stream};
 use crate::smol;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -131,9 +131,7 @@ fn kernels(cx: &Context) -> Result<(), String> {
     let test = "test --package pleach --features std --lib --target";
     let mut c = cx.cargo(test.split(' ').chain([AARCH64, "kernels::"]));
     c.env(RUNNER, "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu");
-    println!("$ {}", shown(&c));
-    let output = capture(c)?;
-    print!("{output}");
+    let output = echoed(c)?;
     // A filter that finds nothing passes too.
     if output.contains("kernels::tests::guard::a_byte_too_far_is_a_fault ... ok") {
         Ok(())

@@ -114,12 +114,6 @@ fn backends() -> Vec<Kernels> {
     all
 }
 
-/// All backends, the scalar one first: for tests against a definition.
-fn all_kernels() -> impl Iterator<Item = Kernels> {
-    let others = Kernels::available().filter(|k| *k != Kernels::portable());
-    [Kernels::portable()].into_iter().chain(others)
-}
-
 /// `compute` gives the same bits with all kernels. Panics with the backend, the case and the first that differ.
 fn same(case: &dyn core::fmt::Debug, mut compute: impl FnMut(Kernels) -> Vec<u32>) {
     let want = compute(Kernels::portable());

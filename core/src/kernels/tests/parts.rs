@@ -3,7 +3,7 @@
 
 use super::deltas::{DenseB, FORMS, flush, product};
 use super::guard::{Edge, Guarded};
-use super::{Random, all_kernels, bits};
+use super::{Random, bits};
 use crate::blob::{Lora, Tensor};
 use crate::kernels::linear::{LinearJob, Part};
 use crate::kernels::lora::{Choice, LoraAJob, LoraSource, LoraTerm, held};
@@ -239,7 +239,7 @@ fn more_experts_than_are_held() {
             for columns in if cfg!(miri) { 2..=2 } else { 1..=9 } {
                 let case = Case::new(experts, top, columns, &mut random);
                 let want = case.defined();
-                for kernels in all_kernels() {
+                for kernels in Kernels::available() {
                     for hold in [false, true] {
                         let got = case.by(kernels, hold, 0, &mut random);
                         let what = (kernels.name(), experts, top, columns, hold);
@@ -260,7 +260,7 @@ fn three_matrices_in_pieces_of_any_order() {
         let (experts, columns) = ([2, 13][n % 2], 1 + n % 9);
         let case = Case::new(experts, 2, columns, &mut random);
         let want = case.defined();
-        for kernels in all_kernels() {
+        for kernels in Kernels::available() {
             for threads in 1..=4 {
                 let got = case.by(kernels, true, threads, &mut random);
                 assert!(got == want, "{n}, {}, {threads}", kernels.name());

@@ -1,7 +1,7 @@
 //! The rotary embedding against its definition.
 
 use super::guard::{Edge, Guarded};
-use super::{Random, Size, all_kernels, bits};
+use super::{Random, Size, bits};
 use crate::error::Pass;
 use crate::kernels::rope::Rope;
 use crate::kernels::{Kernels, UNIT};
@@ -141,7 +141,7 @@ fn pairs_are_rotated() {
             for round in 0..if cfg!(miri) { 1 } else { 8 } {
                 let case = Case::new(dim, size, &mut random);
                 let want = case.defined();
-                for kernels in all_kernels() {
+                for kernels in Kernels::available() {
                     let got = case.by(kernels, Edge::of(n + round));
                     for (row, (got, want)) in got.iter().zip(&want).enumerate() {
                         let what = (kernels.name(), dim, size, row);
@@ -159,7 +159,7 @@ fn pairs_are_rotated() {
 /// By hand: at position 0 nothing turns; where an angle is 1, sine and cosine are those of 1.
 #[test]
 fn by_hand() {
-    for kernels in all_kernels() {
+    for kernels in Kernels::available() {
         for dim in [2, 32] {
             let mut case = Case::new(dim, Size::Ordinary, &mut Random::new(1));
             case.positions = std::vec![0, 1];

@@ -35,11 +35,10 @@ impl Task for Gemv<'_> {
             let mut acc = std::vec![[-1.5; LANES]; rows.div_ceil(UNIT) * self.columns];
             gemv(isa, &self.weight, (first, rows), &block, 0, &mut acc);
             // Rows behind the last one are not specified.
-            let units = acc
-                .chunks(self.columns)
-                .zip((0..rows.min(left)).step_by(UNIT));
+            let specified = rows.min(left);
+            let units = acc.chunks(self.columns).zip((0..specified).step_by(UNIT));
             for (unit, at) in units {
-                let rows = (rows.min(left) - at).min(UNIT);
+                let rows = (specified - at).min(UNIT);
                 all.extend(bits(unit.iter().flat_map(|acc| &acc[..rows])));
             }
         }

@@ -1,9 +1,9 @@
 //! Keys and values on their way into the caches: each backend against the layouts in words, and nothing beside them.
 
 use super::guard::{Edge, Guarded};
-use super::{Random, Size, all_kernels};
-use crate::kernels::LANES;
+use super::{Random, Size};
 use crate::kernels::attention::{KvType, Store};
+use crate::kernels::{Kernels, LANES};
 use crate::math::to_f16_cache;
 use std::vec;
 use std::vec::Vec;
@@ -52,7 +52,7 @@ fn keys_and_values() {
                 true => ((head * (context / 16) + pos / 16) * dim + d) * 16 + pos % 16,
                 false => (head * context + pos) * dim + d,
             };
-            for kernels in all_kernels() {
+            for kernels in Kernels::available() {
                 for column in 0..columns {
                     let mut want = vec![UNTOUCHED; heads * context * dim * bytes];
                     let mut cache = Guarded::new(Edge::of(n + 1), &want);
