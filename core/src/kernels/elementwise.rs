@@ -89,7 +89,7 @@ impl<'a, X: Iterator<Item = &'a [f32; LANES]>> Task for Norm<'a, X> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> bool {
-        ran(Operation::Norm);
+        ran::<I>(Operation::Norm);
         let n = self.out.len();
         let mut squares = isa.splat(0.0);
         for (out, x) in self.out.chunks_mut(LANES).zip(self.x) {
@@ -134,7 +134,7 @@ where
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
-        ran(Operation::Act);
+        ran::<I>(Operation::Act);
         let vectors = self.gate.zip(self.up);
         for (out, (gate, up)) in self.out.chunks_mut(LANES).zip(vectors) {
             // Whole vectors, also where the output is shorter: their length is known.
@@ -165,7 +165,7 @@ impl Task for Quantise<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> bool {
-        ran(Operation::Quantise);
+        ran::<I>(Operation::Quantise);
         let finite = panel::quantise(self.x, self.group, self.q, self.sx, self.sum);
         if I::EXPANDS && self.expand {
             panel::expand(self.q);

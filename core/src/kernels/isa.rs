@@ -46,8 +46,16 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Mul<Output = Self> {
     fn flush(self) -> Self;
 }
 
+/// What a backend is called, in tables, tests and logs.
+pub(crate) trait Named {
+    const NAME: &'static str;
+
+    /// The backend whose code runs what computes no rows of `q8`.
+    const WITHOUT_Q8: &'static str = Self::NAME;
+}
+
 /// A backend.
-pub(crate) trait Isa: Copy {
+pub(crate) trait Isa: Copy + Named {
     type Lanes: Lanes;
 
     /// Whether panels are expanded for this backend's `m4` kernel (see [`panel`](crate::kernels::panel)).

@@ -76,11 +76,13 @@ impl<'a> Block<'a> {
     }
 }
 
-fn operation(w: &Tensor<'_>) -> Operation {
+/// Notes who computes rows of floats; the micro-kernels of `q8` rows note themselves.
+#[inline(always)]
+fn ran_rows<I: Isa>(w: &Tensor<'_>) {
     match w.dtype {
-        Dtype::Q8 => Operation::GemvQ8(w.layout),
-        Dtype::F16 => Operation::GemvF16,
-        Dtype::F32 => Operation::GemvF32,
+        Dtype::Q8 => {}
+        Dtype::F16 => ran::<I>(Operation::GemvF16),
+        Dtype::F32 => ran::<I>(Operation::GemvF32),
     }
 }
 
@@ -96,7 +98,7 @@ pub(crate) fn gemv<I: Isa>(
     ahead: usize,
     acc: &mut [[f32; LANES]],
 ) {
-    ran(operation(w));
+    ran_rows::<I>(w);
     match w.dtype {
         Dtype::Q8 if w.lanes > rows => part_of_a_tile(isa, w, first, rows, block, acc),
         Dtype::Q8 => {
@@ -157,7 +159,7 @@ fn gemv_units<I: Isa>(
         Dtype::F32 => one_column::<I, F32>(isa, w, unit, block.floats(), acc),
     };
     if done {
-        ran(operation(w));
+        ran_rows::<I>(w);
         return;
     }
     // Wide tiles of q8 go all at once.

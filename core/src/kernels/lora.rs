@@ -346,7 +346,7 @@ pub(crate) fn add_deltas<I: Isa>(
         let Some(b) = term.b(index) else {
             continue;
         };
-        ran(Operation::Deltas);
+        ran::<I>(Operation::Deltas);
         let at = (s.row as usize / A_UNIT)
             .saturating_mul(term.columns)
             .saturating_add(start);

@@ -108,7 +108,14 @@ macro_rules! backends {
             /// The backend's name, for logs.
             pub const fn name(self) -> &'static str {
                 match self.backend {
-                    $($(#[$cfg])* Backend::$name(_) => <$isa>::NAME,)*
+                    $($(#[$cfg])* Backend::$name(_) => <$isa as isa::Named>::NAME,)*
+                }
+            }
+
+            /// The backend that runs what computes no rows of `q8`: several may share one.
+            const fn without_q8(self) -> &'static str {
+                match self.backend {
+                    $($(#[$cfg])* Backend::$name(_) => <$isa as isa::Named>::WITHOUT_Q8,)*
                 }
             }
 
@@ -175,6 +182,19 @@ impl Kernels {
     pub fn q8_kernels(self, layout: layout::Layout) -> impl Iterator<Item = &'static str> {
         let (one, two) = (self.q8_kernel(layout, 1), self.q8_kernel(layout, 2));
         one.into_iter().chain(two.filter(|two| one != Some(two)))
+    }
+
+    /// What runs an operation: of `q8` rows the names of micro-kernels, as [`q8_kernels`](Self::q8_kernels) or the scalar one; of
+    /// others the backend that their driver was compiled for.
+    pub fn kernels_of(self, operation: Operation) -> impl Iterator<Item = &'static str> {
+        let (layout, driver) = match operation {
+            Operation::GemvQ8(layout) => (Some(layout), None),
+            o if o.is_gemv() => (None, Some(self.name())),
+            _ => (None, Some(self.without_q8())),
+        };
+        let own = layout.into_iter().flat_map(move |l| self.q8_kernels(l));
+        let scalar = layout.filter(|l| self.q8_kernel(*l, 1).is_none());
+        own.chain(scalar.map(|_| scalar::q8::NAME)).chain(driver)
     }
 
     /// The best kernels that the running CPU has.

@@ -1,7 +1,7 @@
 //! `q8` rows: what a micro-kernel gets.
 
 use crate::blob::Tensor;
-use crate::kernels::isa::LANES;
+use crate::kernels::isa::{LANES, Named};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::scalar::q8::gemv_q8_scalar;
@@ -130,7 +130,7 @@ impl<'a, const C: usize, const T: usize> Q8Block<'a, C, T> {
 
 /// A backend with micro-kernels for the layouts `r16k4` and `r4k4`. A value is the proof of its features.
 #[allow(unsafe_code)]
-pub(crate) trait Interleaved: Copy {
+pub(crate) trait Interleaved: Copy + Named {
     /// Columns that they take at once: 2, 4 or 8.
     const WIDEST: usize;
 

@@ -4,6 +4,7 @@ use crate::kernels::Task;
 use crate::kernels::elementwise::place;
 use crate::kernels::float::{Element, F32};
 use crate::kernels::isa::{Isa, LANES, Lanes};
+use crate::kernels::log::{Operation, ran};
 use crate::math::{flush, sincos};
 use crate::session::Column;
 
@@ -26,6 +27,7 @@ impl Task for Rope<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Option<()> {
+        ran::<I>(Operation::Rope);
         if self.head_dim.is_multiple_of(2 * LANES) {
             self.by_lanes(isa)
         } else {

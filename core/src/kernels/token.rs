@@ -14,9 +14,12 @@ macro_rules! token {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) struct $name(());
 
-        impl $name {
-            pub(crate) const NAME: &str = $text;
+        impl $crate::kernels::isa::Named for $name {
+            const NAME: &'static str = $text;
+            $(const WITHOUT_Q8: &'static str = <$rest as $crate::kernels::isa::Named>::WITHOUT_Q8;)?
+        }
 
+        impl $name {
             pub(crate) const fn q8_kernel(
                 layout: $crate::kernels::layout::Layout,
                 columns: usize,

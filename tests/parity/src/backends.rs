@@ -1,31 +1,14 @@
 //! One hash over the CPU's backends, 1 to 8 columns, 1 to 4 threads: and which kernels made it.
 
-use crate::lockstep::{self, Side};
+use crate::lockstep::{self, Here};
 use crate::{File, Guesses, Mode, Setup, Text, mode, run};
-use pleach::kernels::log::{Operation, take_ran};
+use pleach::kernels::log::{self, Operation, has_run};
 use pleach::{Kernels, KvType, Speculate};
 
-/// What has run on one backend.
+/// Which of a backend's kernels have run.
 pub struct Ran {
     kernels: Kernels,
-    operations: Vec<Operation>,
-}
-
-/// The kernels of an operation: the backend's own, for odd numbers of columns first, or the scalar one that reads every
-/// layout.
-fn kernel(kernels: Kernels, operation: Operation) -> (bool, String) {
-    let backend = kernels.name();
-    match operation.name() {
-        (_, Some(layout)) => {
-            let own: Vec<&str> = kernels.q8_kernels(layout).collect();
-            match own.as_slice() {
-                [] => (false, "gemv_q8_scalar".to_owned()),
-                [one] => (true, (*one).to_owned()),
-                some => (true, format!("1, 3 columns {}", some.join(", else "))),
-            }
-        }
-        (name, None) => (true, format!("{name}_{backend}")),
-    }
+    ran: Vec<(Operation, &'static str)>,
 }
 
 impl Ran {
@@ -33,37 +16,54 @@ impl Ran {
     pub fn all() -> Vec<Ran> {
         let none = |kernels| Ran {
             kernels,
-            operations: Vec::new(),
+            ran: Vec::new(),
         };
         Kernels::available().map(none).collect()
+    }
+
+    /// Notes what has run since the log was cleared.
+    fn note(&mut self) {
+        for kernel in self.kernels() {
+            if !self.ran.contains(&kernel) && has_run(kernel.0, kernel.1) {
+                self.ran.push(kernel);
+            }
+        }
+    }
+
+    /// Operations and the backend's kernels for them: of `q8` rows those for odd numbers of columns first, or the scalar one,
+    /// which reads every layout.
+    fn kernels(&self) -> impl Iterator<Item = (Operation, &'static str)> + use<> {
+        let kernels = self.kernels;
+        let all = Operation::ALL.into_iter();
+        all.flat_map(move |o| kernels.kernels_of(o).map(move |k| (o, k)))
     }
 
     /// Lines `operation kernel`, with a mark where it has not run.
     pub fn table(&self) -> String {
         let mut table = format!("  {}\n", self.kernels.name());
-        for operation in Operation::ALL {
-            let (name, layout) = operation.name();
-            let what = match layout {
-                Some(layout) => format!("{name} {}", layout.name()),
-                None => name.to_owned(),
-            };
-            let (_, kernel) = kernel(self.kernels, operation);
-            let ran = match self.operations.contains(&operation) {
+        for kernel in self.kernels() {
+            let ran = match self.ran.contains(&kernel) {
                 true => "",
                 false => " (did not run)",
             };
-            table += &format!("    {what:<15} {kernel}{ran}\n");
+            let (operation, kernel) = shown(kernel);
+            table += &format!("    {operation:<15} {kernel}{ran}\n");
         }
         table
     }
 
-    /// Own kernels of the backend that have not run.
+    /// Kernels that have not run.
     pub fn missing(&self) -> Vec<String> {
-        let all = Operation::ALL.into_iter();
-        all.filter(|o| !self.operations.contains(o))
-            .map(|o| kernel(self.kernels, o))
-            .filter_map(|(own, name)| own.then_some(name))
-            .collect()
+        let missing = self.kernels().filter(|kernel| !self.ran.contains(kernel));
+        missing.map(|m| shown(m).1).collect()
+    }
+}
+
+/// An operation, with its layout, and the name of a kernel that runs it.
+fn shown((operation, kernel): (Operation, &str)) -> (String, String) {
+    match operation.name() {
+        (name, Some(layout)) => (format!("{name} {}", layout.name()), kernel.to_owned()),
+        (name, None) => (name.to_owned(), format!("{name}_{kernel}")),
     }
 }
 
@@ -81,7 +81,7 @@ pub fn one_hash(file: &File, kv: KvType, text: &Text<'_>, ran: &mut [Ran]) -> Re
     let turn = file.bytes().len() / 64 + usize::from(kv == KvType::F16);
     for on in ran {
         // What the naive run left.
-        take_ran().for_each(drop);
+        log::clear();
         for columns in 1..=8 {
             let mut mode = Mode::whole(columns)
                 .threads(1 + (columns as usize + turn) % 4)
@@ -95,11 +95,7 @@ pub fn one_hash(file: &File, kv: KvType, text: &Text<'_>, ran: &mut [Ran]) -> Re
                 return Err(format!("{}: {d}\n  {first}", mode.name()));
             }
         }
-        for operation in take_ran() {
-            if !on.operations.contains(&operation) {
-                on.operations.push(operation);
-            }
-        }
+        on.note();
     }
     Ok(naive.hash())
 }
@@ -113,13 +109,18 @@ fn first_difference(
     generated: &[u32],
 ) -> String {
     let model = file.model();
-    let side = |kernels| Side { model, kernels };
     let tokens = [text.prompt, generated].concat();
     let options = mode::options(mode, setup, text);
-    let sides = [side(Kernels::portable()), side(mode.kernels())];
-    match lockstep::first_difference(sides[0], sides[1], &options, &tokens) {
+    let on = |kernels| Here {
+        model,
+        kernels,
+        options: &options,
+        tokens: &tokens,
+    };
+    let sides = [on(Kernels::portable()), on(mode.kernels())];
+    match lockstep::first_difference(&sides[0], &sides[1], &model.arena_map(&options)) {
         Ok(Some(first)) => first,
         Ok(None) => "step by step on one thread the bits are the same".to_owned(),
-        Err(e) => e.to_string(),
+        Err(e) => e,
     }
 }

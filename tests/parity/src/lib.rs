@@ -7,7 +7,7 @@
 //! * [`cut`]: SmolLM2 cut to a few layers.
 //! * [`answer`]: an answer to a prompt, and what it took.
 //! * [`backends`]: one hash over the CPU's backends, and which kernels ran.
-//! * [`lockstep`]: the first operation whose bits two backends do not share.
+//! * [`lockstep`]: the first operation whose bits two backends, or two machines, do not share.
 //! * [`adversarial`]: checkpoints made to be hard on the arithmetic.
 //! * [`quality`]: perplexity, and divergence from a reference.
 //! * [`smol`]: SmolLM2 with four trained experts.
@@ -24,7 +24,6 @@ pub mod cut;
 pub mod drive;
 pub mod fixture;
 pub mod hostile;
-#[cfg(feature = "kernel-log")]
 pub mod lockstep;
 pub mod memory;
 pub mod mode;

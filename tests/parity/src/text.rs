@@ -25,6 +25,19 @@ pub fn encode_from_start(model: &Model<'_>, text: &str) -> Vec<u32> {
     [vec![bos], encode(model, text)].concat()
 }
 
+/// A short text that follows from the size of the vocabulary, shorter where that takes long. Sums over all modes of a model
+/// file are of this text and what is generated after it.
+pub fn of_vocabulary(model: &Model<'_>) -> Vec<u32> {
+    let vocab = model.config().vocab as usize;
+    let len = if is_large(model) { 9 } else { 11 };
+    (0..len).map(|i| ((i * 13 + 5) % vocab) as u32).collect()
+}
+
+/// Whether the vocabulary is that of a real model.
+pub fn is_large(model: &Model<'_>) -> bool {
+    model.config().vocab >= 10_000
+}
+
 /// The text of tokens, without special ones.
 pub fn decode(model: &Model<'_>, tokens: &[u32]) -> String {
     let mut decoder = Decoder::new(tokenizer(model), SpecialTokens::Skip);

@@ -2,7 +2,7 @@
 
 use crate::series::{Bar, Figure};
 use pleach::Kernels;
-use pleach::kernels::log::{Operation, take_ran};
+use pleach::kernels::log::{self, Operation};
 
 /// The `q8` kernels that ran, by the operation log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,23 +18,18 @@ const AARCH64: [(&str, f64); 2] = [("dotprod", 0.75), ("neon", 0.5)];
 impl Ran {
     /// Forgets what has run so far.
     pub fn forget() {
-        take_ran().for_each(drop);
+        log::clear();
     }
 
     /// What has run since, which was all run by `kernels`.
     pub fn on(kernels: Kernels) -> Self {
-        let layouts = take_ran().filter_map(|operation| match operation {
-            Operation::GemvQ8(layout) => Some(layout),
-            _ => None,
-        });
+        let q8 = |o: &Operation| matches!(o, Operation::GemvQ8(_));
         let mut names = Vec::new();
-        for layout in layouts {
-            // The log does not know how many columns there were: each kernel of the layout may have run.
-            let own: Vec<String> = kernels.q8_kernels(layout).map(str::to_owned).collect();
-            match own.is_empty() {
-                true => names.push("gemv_q8_scalar".to_owned()),
-                false => names.extend(own),
-            }
+        for operation in Operation::ALL.into_iter().filter(q8) {
+            let ran = kernels
+                .kernels_of(operation)
+                .filter(|k| log::has_run(operation, k));
+            names.extend(ran.map(str::to_owned));
         }
         names.sort();
         names.dedup();

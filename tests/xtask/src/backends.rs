@@ -6,9 +6,13 @@ use crate::smol;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What emulated CPUs run: odd sizes in every dtype and layout, which reach every kernel, and the demo as it is packed
-/// for Linux.
-const SMALL: [&str; 2] = ["adversarial-odd", "intent-q8-q8-64.linux"];
+/// What emulated CPUs run: odd sizes in every dtype and layout, which reach every kernel, and the demo and a Qwen2 as they are
+/// packed for Linux.
+const SMALL: [&str; 3] = [
+    "adversarial-odd",
+    "intent-q8-q8-64.linux",
+    "case-qwen2-embedding-q8-q8-64.linux",
+];
 
 /// Emulated x86 CPUs, and the backends that they must have and no others.
 const CPUS: [(&str, &str); 2] = [("Nehalem", "scalar"), ("Haswell", "avx2 scalar")];
@@ -21,18 +25,86 @@ const ARM: [(&str, &str); 4] = [
     ("max", "i8mm dotprod neon scalar"),
 ];
 
-/// Builds `tests/parity`'s `hashes`, for this machine or another, and with it the tests of steps `smol` and `flags`: each by itself
+/// Builds `tests/parity`'s tools, for this machine or another, and with them the tests of steps `smol` and `flags`: each by itself
 /// would build what it depends on once more, with other features.
 pub(crate) fn build(cx: &Context, target: Option<&str>) -> Result<(), String> {
-    let build = "build --release -p parity --bin hashes --test smol --test flags".split(' ');
+    let build = "build --release -p parity --bin hashes --bin difference --test smol --test flags";
     let target = target.into_iter().flat_map(|t| ["--target", t]);
-    stream(cx.cargo(build.chain(target)))
+    stream(cx.cargo(build.split(' ').chain(target)))
 }
 
 /// `hashes`, built for this machine.
 fn tool(cx: &Context) -> Result<PathBuf, String> {
     build(cx, None)?;
     Ok(cx.built("release", "hashes"))
+}
+
+/// A CPU of QEMU's.
+pub(crate) struct Emulated {
+    /// The program, and what it needs beside the CPU.
+    qemu: &'static [&'static str],
+    pub(crate) cpu: &'static str,
+    /// Where cargo puts what runs there.
+    folder: String,
+}
+
+impl Emulated {
+    pub(crate) fn aarch64(cpu: &'static str) -> Self {
+        Self {
+            qemu: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
+            cpu,
+            folder: format!("{AARCH64}/release"),
+        }
+    }
+
+    fn x86_64(cpu: &'static str) -> Self {
+        Self {
+            qemu: &["qemu-x86_64"],
+            cpu,
+            folder: "release".into(),
+        }
+    }
+
+    /// The emulator, about to run one of `tests/parity`'s tools.
+    pub(crate) fn tool(&self, cx: &Context, name: &str) -> Command {
+        let (program, args) = self.qemu.split_first().unwrap_or((&"", &[]));
+        let mut c = cx.command(program);
+        let tool = cx.built(&self.folder, name);
+        c.args(args).args(["-cpu", self.cpu]).arg(tool);
+        c
+    }
+
+    /// An error if the lines of `hashes` over the files in `dir` are not the native ones: with the first place where the
+    /// bits part.
+    pub(crate) fn same(
+        &self,
+        cx: &Context,
+        dir: &Path,
+        (native, emulated): (&str, &str),
+    ) -> Result<(), String> {
+        let Some((n, e)) = first_difference(native, emulated) else {
+            return Ok(());
+        };
+        let cpu = self.cpu;
+        let place = self.first_place(cx, dir, n).unwrap_or_else(|e| e);
+        Err(format!(
+            "-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}\n  {}",
+            place.trim_end()
+        ))
+    }
+
+    /// Where a file's bits part, by the line of `hashes` that differs: its name, what was run, the KV type if it says so.
+    fn first_place(&self, cx: &Context, dir: &Path, line: &str) -> Result<String, String> {
+        let name = line.split(' ').next().unwrap_or_default();
+        let file = dir.join(format!("{name}.pleach"));
+        let says = |kv: &str| line.split(' ').any(|w| w.eq_ignore_ascii_case(kv));
+        let kv = if says("f32") { "f32" } else { "f16" };
+        let other = self.tool(cx, "difference");
+        let mut c = cx.command(cx.built("release", "difference"));
+        c.arg(&file).arg(kv).arg(other.get_program());
+        c.args(other.get_args()).arg("--state").arg(&file).arg(kv);
+        capture(c)
+    }
 }
 
 /// A folder of model files in every layout, made anew.
@@ -57,9 +129,7 @@ pub(crate) fn step(cx: &Context) -> Result<(), String> {
     }
     let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
     side_by_side(&CPUS, |&(cpu, backends)| {
-        let mut c = cx.command("qemu-x86_64");
-        c.args(["-cpu", cpu]).arg(&tool);
-        emulated(c, &dir, &native, (cpu, backends))
+        emulated(cx, &Emulated::x86_64(cpu), &dir, &native, backends)
     })
 }
 
@@ -69,28 +139,25 @@ pub(crate) fn arm(cx: &Context) -> Result<(), String> {
     let tool = cx.built("release", "hashes");
     let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
     side_by_side(&ARM, |&(cpu, backends)| {
-        let mut c = cx.command("qemu-aarch64");
-        c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
-            .arg(cx.built(&format!("{AARCH64}/release"), "hashes"));
-        emulated(c, &dir, &native, (cpu, backends))
+        emulated(cx, &Emulated::aarch64(cpu), &dir, &native, backends)
     })
 }
 
 /// Runs an emulated CPU: it must have these backends, and the native hashes.
 fn emulated(
-    tool: Command,
+    cx: &Context,
+    on: &Emulated,
     dir: &Path,
     native: &str,
-    (cpu, backends): (&str, &str),
+    backends: &str,
 ) -> Result<(), String> {
-    let emulated = run(tool, dir, &SMALL)?;
+    let cpu = on.cpu;
+    let emulated = run(on.tool(cx, "hashes"), dir, &SMALL)?;
     let first = emulated.lines().next().unwrap_or_default();
     if first != format!("backends: {backends}") {
         return Err(format!("-cpu {cpu} must have {backends}, not {first}"));
     }
-    if let Some((n, e)) = first_difference(native, &hashes(&emulated)) {
-        return Err(format!("-cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"));
-    }
+    on.same(cx, dir, (native, &hashes(&emulated)))?;
     let kernels = emulated.lines().filter(|l| l.starts_with(' '));
     let lines = kernels.fold(String::new(), |lines, l| lines + l + "\n");
     // In one go: others print beside it.

@@ -1,10 +1,10 @@
 //! Other targets: the core builds, and an emulated aarch64 gives the native bits.
 
-use crate::backends;
+use crate::backends::{self, Emulated};
 use crate::context::{Context, capture, echoed, shown, side_by_side, stream};
 use crate::smol;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 pub(crate) const X86_64: &str = "x86_64-unknown-linux-gnu";
 pub(crate) const M0: &str = "thumbv6m-none-eabi";
@@ -159,7 +159,7 @@ fn same_hashes(
     folder: &str,
     prepare: &str,
     what: Option<&str>,
-    cpus: &[&str],
+    cpus: &[&'static str],
 ) -> Result<(), String> {
     backends::build(cx, None)?;
     backends::build(cx, Some(AARCH64))?;
@@ -178,17 +178,10 @@ fn same_hashes(
         return Err("tests/parity's hashes printed nothing".into());
     }
     side_by_side(cpus, |cpu| {
-        let mut c: Command = cx.command("qemu-aarch64");
-        c.args(["-cpu", cpu, "-L", "/usr/aarch64-linux-gnu"])
-            .arg(cx.built(&format!("{AARCH64}/release"), "hashes"))
-            .args(what)
-            .arg(&dir);
-        let emulated = capture(c)?;
-        if let Some((n, e)) = first_difference(&native, &emulated) {
-            return Err(format!(
-                "qemu-aarch64 -cpu {cpu} differs\n  native  {n}\n  {cpu} {e}"
-            ));
-        }
+        let on = Emulated::aarch64(cpu);
+        let mut c = on.tool(cx, "hashes");
+        c.args(what).arg(&dir);
+        on.same(cx, &dir, (&native, &capture(c)?))?;
         println!(
             "qemu-aarch64 -cpu {cpu}: {} lines, all as native",
             native.lines().count()

@@ -31,7 +31,7 @@ impl Operator for Score<'_> {
     #[inline(always)]
     fn compute<I: Isa>(&self, isa: I, first: usize, floats: usize, out: &mut [f32]) {
         for (unit, out) in self.0.units(first, floats, out) {
-            ran(Operation::Score);
+            ran::<I>(Operation::Score);
             match self.0.kv {
                 KvType::F32 => self::unit::<I, F32>(isa, self.0, unit, out),
                 KvType::F16 => self::unit::<I, F16>(isa, self.0, unit, out),

@@ -17,7 +17,7 @@ impl Operator for Softmax<'_> {
     #[inline(always)]
     fn compute<I: Isa>(&self, _: I, first: usize, floats: usize, out: &mut [f32]) {
         for (unit, out) in self.0.units(first, floats, out) {
-            ran(Operation::Softmax);
+            ran::<I>(Operation::Softmax);
             self::unit(self.0, unit, out);
         }
     }

@@ -3,6 +3,7 @@
 use crate::kernels::attention::KvType;
 use crate::kernels::elementwise::column_of;
 use crate::kernels::isa::{Isa, LANES, Task};
+use crate::kernels::log::{Operation, ran};
 use crate::math;
 use crate::pairs::pairs;
 
@@ -33,6 +34,7 @@ impl Task for Store<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
+        ran::<I>(Operation::Store);
         let dim = self.head_dim.max(1);
         let mut row = 0usize;
         let (vectors, rest) = column_of(self.outputs, self.columns, self.column, self.rows);

@@ -11,7 +11,7 @@ mod q8;
 use crate::blob::Tensor;
 use crate::kernels::Task;
 use crate::kernels::float::{F16, I8, add_four};
-use crate::kernels::isa::{BLOCK, Isa, LANES};
+use crate::kernels::isa::{BLOCK, Isa, LANES, Named};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::scalar::{Array, scalar_lanes};
@@ -21,8 +21,6 @@ use crate::kernels::scalar::{Array, scalar_lanes};
 pub(crate) struct CortexM;
 
 impl CortexM {
-    pub(crate) const NAME: &str = "cortex_m";
-
     pub(crate) const fn q8_kernel(layout: Layout, _: usize) -> Option<&'static str> {
         match layout {
             Layout::M4 => Some("gemv_q8_m4_cortex_m_smlad"),
@@ -38,6 +36,10 @@ impl CortexM {
     pub(crate) fn enter<T: Task>(self, task: T) -> T::Output {
         task.run(self)
     }
+}
+
+impl Named for CortexM {
+    const NAME: &'static str = "cortex_m";
 }
 
 impl Isa for CortexM {

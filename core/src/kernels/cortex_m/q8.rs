@@ -8,6 +8,7 @@
 use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::{K_STEP, Layout};
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::panel::{EXPANSION, PanelColumn};
 use crate::kernels::range::Range;
 use crate::math;
@@ -73,6 +74,7 @@ pub(super) fn range_m4(
         out: r.out,
         end: r.end(),
     };
+    ran_q8(Layout::M4, const { key("gemv_q8_m4_cortex_m_smlad") });
     // SAFETY: cpu: this module is compiled for it only. The rest are the invariants of a `Range` of `m4`, with X_STEP bytes of x a
     //   step; a group of 32 or more has a multiple of UNROLL.
     unsafe { gemv_q8_m4_cortex_m_smlad(call) };

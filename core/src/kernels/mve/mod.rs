@@ -8,7 +8,7 @@ mod q8;
 
 use crate::blob::Tensor;
 use crate::kernels::Task;
-use crate::kernels::isa::{BLOCK, Isa, LANES};
+use crate::kernels::isa::{BLOCK, Isa, LANES, Named};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::scalar::scalar_lanes;
@@ -18,8 +18,6 @@ use crate::kernels::scalar::scalar_lanes;
 pub(crate) struct Mve;
 
 impl Mve {
-    pub(crate) const NAME: &str = "mve";
-
     pub(crate) const fn q8_kernel(layout: Layout, _: usize) -> Option<&'static str> {
         match layout {
             Layout::R4K16 => Some("gemv_q8_r4k16_mve_vmladav"),
@@ -35,6 +33,10 @@ impl Mve {
     pub(crate) fn enter<T: Task>(self, task: T) -> T::Output {
         task.run(self)
     }
+}
+
+impl Named for Mve {
+    const NAME: &'static str = "mve";
 }
 
 impl Isa for Mve {

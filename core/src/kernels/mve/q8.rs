@@ -4,6 +4,7 @@
 use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::range::Range;
 use crate::math;
@@ -63,6 +64,7 @@ pub(super) fn range_r4k16(
         x_end: full.wrapping_add(r.short * X_STEP),
         end: r.end(),
     };
+    ran_q8(Layout::R4K16, const { key("gemv_q8_r4k16_mve_vmladav") });
     // SAFETY: cpu: this module is compiled for it only. The rest are the invariants of a `Range` of `r4k16`, with X_STEP bytes of x
     //   a step: its groups are of 32, 64, 128 or 256, and have as many steps as the kernel that is chosen.
     unsafe {

@@ -3,6 +3,8 @@
 use super::DotProd;
 use super::q8::{AHEAD, Dots, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
+use crate::kernels::layout::Layout;
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -40,6 +42,7 @@ pub(super) unsafe fn gemv_q8_r16k4_neon_dotprod<const C: usize>(
     block: &Q8Block<'_, C>,
     acc: &mut [[f32; LANES]; C],
 ) {
+    ran_q8(Layout::R16K4, const { key("gemv_q8_r16k4_neon_dotprod") });
     // SAFETY: cpu: the features of this function. The rest is the caller's.
     unsafe { rows_of_16::<Sdot, C>(block, acc) }
 }
@@ -53,6 +56,7 @@ pub(super) unsafe fn gemv_q8_r16k4_neon_dotprod<const C: usize>(
 pub(super) unsafe fn gemv_q8_r4k4_neon_dotprod<const C: usize>(
     block: &Q8Block<'_, C>,
 ) -> [[f32; 4]; C] {
+    ran_q8(Layout::R4K4, const { key("gemv_q8_r4k4_neon_dotprod") });
     // SAFETY: cpu: the features of this function. The rest is the caller's.
     unsafe { rows_of_4::<Sdot, C>(block) }
 }

@@ -4,6 +4,8 @@ use super::I8mm;
 use super::dotprod::{gemv_q8_r4k4_neon_dotprod, gemv_q8_r16k4_neon_dotprod};
 use super::q8::{Dots, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
+use crate::kernels::layout::Layout;
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -51,6 +53,7 @@ unsafe fn gemv_q8_r16k4_neon_i8mm<const C: usize>(
     block: &Q8Block<'_, C>,
     acc: &mut [[f32; LANES]; C],
 ) {
+    ran_q8(Layout::R16K4, const { key("gemv_q8_r16k4_neon_i8mm") });
     // SAFETY: cpu: the features of this function. The rest is the caller's.
     unsafe { rows_of_16::<Smmla, C>(block, acc) }
 }
@@ -62,6 +65,7 @@ unsafe fn gemv_q8_r16k4_neon_i8mm<const C: usize>(
 #[target_feature(enable = "neon,dotprod,i8mm")]
 #[allow(unsafe_code)]
 unsafe fn gemv_q8_r4k4_neon_i8mm<const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+    ran_q8(Layout::R4K4, const { key("gemv_q8_r4k4_neon_i8mm") });
     // SAFETY: cpu: the features of this function. The rest is the caller's.
     unsafe { rows_of_4::<Smmla, C>(block) }
 }

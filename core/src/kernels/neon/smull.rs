@@ -3,6 +3,8 @@
 use super::Neon;
 use super::q8::{AHEAD, Dots, load_64, rows_of_4, rows_of_16};
 use crate::kernels::isa::LANES;
+use crate::kernels::layout::Layout;
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::q8::{Interleaved, Q8Block};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -37,6 +39,7 @@ impl Interleaved for Neon {
 #[target_feature(enable = "neon")]
 #[allow(unsafe_code)]
 unsafe fn gemv_q8_r16k4_neon<const C: usize>(block: &Q8Block<'_, C>, acc: &mut [[f32; LANES]; C]) {
+    ran_q8(Layout::R16K4, const { key("gemv_q8_r16k4_neon") });
     // SAFETY: cpu: the features of this function. The rest is the caller's.
     unsafe { rows_of_16::<Smull, C>(block, acc) }
 }
@@ -48,6 +51,7 @@ unsafe fn gemv_q8_r16k4_neon<const C: usize>(block: &Q8Block<'_, C>, acc: &mut [
 #[target_feature(enable = "neon")]
 #[allow(unsafe_code)]
 unsafe fn gemv_q8_r4k4_neon<const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+    ran_q8(Layout::R4K4, const { key("gemv_q8_r4k4_neon") });
     // SAFETY: cpu: the features of this function. The rest is the caller's.
     unsafe { rows_of_4::<Smull, C>(block) }
 }

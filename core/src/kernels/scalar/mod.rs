@@ -6,7 +6,7 @@ pub(crate) mod q8;
 
 use crate::blob::Tensor;
 use crate::kernels::Task;
-use crate::kernels::isa::{Isa, LANES, Lanes};
+use crate::kernels::isa::{Isa, LANES, Lanes, Named};
 use crate::kernels::layout::Layout;
 use crate::kernels::panel::PanelColumn;
 use crate::math;
@@ -21,8 +21,6 @@ pub(crate) struct Scalar;
     expect(dead_code, reason = "no backend there: other backends use its lanes")
 )]
 impl Scalar {
-    pub(crate) const NAME: &str = "scalar";
-
     pub(crate) const fn q8_kernel(_: Layout, _: usize) -> Option<&'static str> {
         None
     }
@@ -74,6 +72,10 @@ impl Lanes for Array {
         self.0.iter_mut().for_each(|x| *x = math::flush(*x));
         self
     }
+}
+
+impl Named for Scalar {
+    const NAME: &'static str = "scalar";
 }
 
 impl Isa for Scalar {

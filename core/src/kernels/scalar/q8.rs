@@ -4,10 +4,14 @@ use crate::blob::Tensor;
 use crate::kernels::SMALL;
 use crate::kernels::isa::{BLOCK, LANES};
 use crate::kernels::layout::{K_STEP, Layout, q8_weight};
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::Q8Tile;
 use crate::math;
 use crate::pairs::pairs;
+
+/// Its name in tables and the log.
+pub(crate) const NAME: &str = "gemv_q8_scalar";
 
 /// `gemv_q8_scalar`: tiles times up to 8 columns, as [`Isa::q8`](crate::kernels::isa::Isa::q8) says.
 #[inline(always)]
@@ -18,6 +22,7 @@ pub(crate) fn gemv_q8_scalar(
     lane: usize,
     acc: &mut [[f32; LANES]],
 ) {
+    ran_q8(w.layout, const { key(NAME) });
     for (i, acc) in acc.chunks_mut(columns.len().max(1)).take(count).enumerate() {
         if let Some(tile) = w.q8_tile(first + i) {
             tile_times(&tile, columns, lane, acc);

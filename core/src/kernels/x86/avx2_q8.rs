@@ -3,6 +3,8 @@
 use super::arch::*;
 use super::{AHEAD, Avx2, ahead, ahead_of_scales};
 use crate::kernels::isa::LANES;
+use crate::kernels::layout::Layout;
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::q8::{Interleaved, Q8Block};
 
 #[allow(unsafe_code)]
@@ -45,6 +47,7 @@ unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize, const T: usize>(
     block: &Q8Block<'_, C, T>,
     acc: &mut [[[f32; LANES]; C]; T],
 ) {
+    ran_q8(Layout::R16K4, const { key("gemv_q8_r16k4_x86_avx2") });
     let mut sums = [[[_mm256_setzero_ps(); 2]; C]; T];
     let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
     let mut steps = block.steps;
@@ -111,6 +114,7 @@ unsafe fn gemv_q8_r16k4_x86_avx2<const C: usize, const T: usize>(
 #[target_feature(enable = "avx2,f16c")]
 #[allow(unsafe_code)]
 unsafe fn gemv_q8_r4k4_x86_avx2<const C: usize>(block: &Q8Block<'_, C>) -> [[f32; 4]; C] {
+    ran_q8(Layout::R4K4, const { key("gemv_q8_r4k4_x86_avx2") });
     let mut sums = [_mm_setzero_ps(); C];
     let ([mut scales], [mut vectors], mut q) = (block.scales, block.vectors, block.q);
     let mut steps = block.steps;

@@ -6,6 +6,7 @@ use super::{AHEAD, Avx512Vnni, ahead, ahead_of_scales};
 use crate::blob::Tensor;
 use crate::kernels::isa::LANES;
 use crate::kernels::layout::Layout;
+use crate::kernels::log::{key, ran_q8};
 use crate::kernels::panel::PanelColumn;
 use crate::kernels::q8::{Interleaved, Q8Block};
 use core::array;
@@ -43,6 +44,7 @@ unsafe fn gemv_q8_r16k4_x86_avx512vnni<const C: usize, const T: usize>(
     block: &Q8Block<'_, C, T>,
     acc: &mut [[[f32; LANES]; C]; T],
 ) {
+    ran_q8(Layout::R16K4, const { key("gemv_q8_r16k4_x86_avx512vnni") });
     let mut sums = [[_mm512_setzero_ps(); C]; T];
     let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);
     let mut steps = block.steps;
@@ -191,6 +193,7 @@ unsafe fn gemv_q8_r4k4_x86_avx512vnni<const C: usize, const T: usize>(
     block: &Q8Block<'_, C, T>,
     ahead: usize,
 ) -> [[[f32; 4]; C]; T] {
+    ran_q8(Layout::R4K4, const { key("gemv_q8_r4k4_x86_avx512vnni") });
     const { assert!(T <= 4, "a register has four quarters") };
     let mut sums = [_mm512_setzero_ps(); C];
     let (mut scales, mut vectors, mut q) = (block.scales, block.vectors, block.q);

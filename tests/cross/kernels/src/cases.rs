@@ -67,19 +67,15 @@ impl Check {
     }
 }
 
-/// Writes which kernel an operation runs.
+/// Writes which kernels an operation runs.
 pub fn operations(kernels: Kernels, line: Line) {
     for operation in Operation::ALL {
         let (name, layout) = operation.name();
-        match layout {
-            Some(layout) => {
-                let kernel = kernels.q8_kernel(layout, 1).unwrap_or("scalar code");
-                line(format_args!("{name} {}: {kernel}", layout.name()));
+        for kernel in kernels.kernels_of(operation) {
+            match layout {
+                Some(layout) => line(format_args!("{name} {}: {kernel}", layout.name())),
+                None => line(format_args!("{name}: {name}_{kernel}")),
             }
-            None => line(format_args!(
-                "{name}: the driver, compiled for {}",
-                kernels.name()
-            )),
         }
     }
 }

@@ -20,7 +20,7 @@
 use parity::backends::{self, Ran};
 use parity::cut;
 use parity::subject::Subject;
-use parity::text::encode;
+use parity::text::{self, encode};
 use parity::{File, Guesses, Mode, Setup, Storage, Text, run};
 use pleach::{Caches, Kernels, KvType, Routing, Sampling, Speculate};
 use pleach_pack::{AdapterQuant, Target};
@@ -203,11 +203,6 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-/// Numbers of a prompt, from the vocabulary alone.
-fn prompt(vocab: usize, len: usize) -> Vec<u32> {
-    (0..len).map(|i| ((i * 13 + 5) % vocab) as u32).collect()
-}
-
 /// All files whose names begin with one of `starts`, on all backends.
 fn on_backends(dir: &Path, starts: &[&str]) -> Result<(), String> {
     let names: Vec<&str> = Kernels::available().map(Kernels::name).collect();
@@ -220,13 +215,12 @@ fn on_backends(dir: &Path, starts: &[&str]) -> Result<(), String> {
             continue;
         }
         let file = File::new(&std::fs::read(&path).map_err(|e| fails(&e))?);
-        let vocab = file.model().config().vocab as usize;
-        // A real vocabulary takes long: a short text, and one kind of cache.
-        let (len, generate, caches) = match vocab {
-            ..10_000 => (11, 4, &[KvType::F32, KvType::F16][..]),
-            _ => (9, 1, &[KvType::F16][..]),
+        // A real vocabulary takes long: one kind of cache.
+        let (generate, caches) = match text::is_large(&file.model()) {
+            false => (4, &[KvType::F32, KvType::F16][..]),
+            true => (1, &[KvType::F16][..]),
         };
-        let prompt = prompt(vocab, len);
+        let prompt = text::of_vocabulary(&file.model());
         for &kv in caches {
             let text = Text::new(&prompt, generate);
             let hash = backends::one_hash(&file, kv, &text, &mut ran).map_err(|e| fails(&e))?;
@@ -263,7 +257,7 @@ fn hash_file(path: &Path) -> Result<(), String> {
     let model = file.model();
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let vocab = model.config().vocab as usize;
-    let prompt = prompt(vocab, 11);
+    let prompt = text::of_vocabulary(&model);
     for (kv, kv_name) in [(KvType::F32, "f32"), (KvType::F16, "f16")] {
         let (mut exact, sampling) = ([None; 2], sampling());
         for row in rows() {
