@@ -53,7 +53,7 @@ fn options(random: &mut Random) -> SessionOptions {
     }
 }
 
-/// Pushes, steps, rewinds and reroutes a session over `model` in `arena`, three rounds of it.
+/// Pushes, steps, rewinds and reroutes a session over `model` in `arena`, three rounds of it, on the scalar kernels or the best ones.
 ///
 /// Panics if a promise is broken: a step that finds the tables [`Error::Corrupt`] though nobody changed
 /// them, work without end, tokens that are neither committed nor dropped, values that are not finite where
@@ -77,12 +77,13 @@ pub fn session(model: Model<'_>, arena: &mut [u8], random: &mut Random) -> u32 {
     if random.below(2) == 0 {
         session.enable_scalings_logging();
     }
+    let kernels = random.pick(&[Kernels::portable(), Kernels::detect()]);
     let mut good = 0;
     for _ in 0..3 {
         if random.below(2) == 0 || session.push(&[]).is_err() {
             reroute(&mut session, random);
         }
-        good += u32::from(round(&mut session, &options, random));
+        good += u32::from(round(&mut session, &options, kernels, random));
         let len = random.below(session.len() + 1);
         session.rewind(len).expect("a rewind within the text");
         assert!(session.committed() <= session.len() && session.len() == len);
@@ -122,7 +123,12 @@ fn reroute(session: &mut Session<'_, '_>, random: &mut Random) {
 }
 
 /// Pushes some tokens and steps to the end; whether it ended well.
-fn round(session: &mut Session<'_, '_>, options: &SessionOptions, random: &mut Random) -> bool {
+fn round(
+    session: &mut Session<'_, '_>,
+    options: &SessionOptions,
+    kernels: Kernels,
+    random: &mut Random,
+) -> bool {
     let vocab = session.model().config().vocab;
     let room = options.context as usize - session.len();
     let tokens: Vec<u32> = (0..random.below(room + 1).min(6))
@@ -152,7 +158,7 @@ fn round(session: &mut Session<'_, '_>, options: &SessionOptions, random: &mut R
     let (start, len) = (session.counters(), session.len() as u64);
     let mut steps = 0u64;
     let result = loop {
-        let step = session.step(Kernels::portable(), &mut Inline, budget);
+        let step = session.step(kernels, &mut Inline, budget);
         steps += 1;
         let now = session.counters();
         // A scaling and a routed sweep per position, also of those that a new routing catches up with; a

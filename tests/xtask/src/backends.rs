@@ -25,18 +25,27 @@ const ARM: [(&str, &str); 4] = [
     ("max", "i8mm dotprod neon scalar"),
 ];
 
-/// Builds `tests/parity`'s tools, for this machine or another, and with them the tests of steps `smol` and `flags`: each by itself
-/// would build what it depends on once more, with other features.
-pub(crate) fn build(cx: &Context, target: Option<&str>) -> Result<(), String> {
-    let build = "build --release -p parity --bin hashes --bin difference --test smol --test flags";
-    let target = target.into_iter().flat_map(|t| ["--target", t]);
-    stream(cx.cargo(build.split(' ').chain(target)))
+/// Where [`build`] puts this machine's programs.
+pub(crate) const NATIVE: &str = "debug";
+
+/// Builds `tests/parity`'s tools for this machine, in the profile and with the features of step `test`, which built what they
+/// depend on.
+pub(crate) fn build(cx: &Context) -> Result<(), String> {
+    let build = "build --workspace --bin hashes --bin difference";
+    stream(cx.cargo(build.split(' ')))
+}
+
+/// Builds them for aarch64, and with them the test of step `flags`: by itself it would build what it depends on once more, with
+/// other features.
+pub(crate) fn build_aarch64(cx: &Context) -> Result<(), String> {
+    let build = "build --release -p parity --bin hashes --bin difference --test flags --target";
+    stream(cx.cargo(build.split(' ').chain([AARCH64])))
 }
 
 /// `hashes`, built for this machine.
 fn tool(cx: &Context) -> Result<PathBuf, String> {
-    build(cx, None)?;
-    Ok(cx.built("release", "hashes"))
+    build(cx)?;
+    Ok(cx.built(NATIVE, "hashes"))
 }
 
 /// A CPU of QEMU's.
@@ -61,7 +70,7 @@ impl Emulated {
         Self {
             qemu: &["qemu-x86_64"],
             cpu,
-            folder: "release".into(),
+            folder: NATIVE.into(),
         }
     }
 
@@ -100,7 +109,7 @@ impl Emulated {
         let says = |kv: &str| line.split(' ').any(|w| w.eq_ignore_ascii_case(kv));
         let kv = if says("f32") { "f32" } else { "f16" };
         let other = self.tool(cx, "difference");
-        let mut c = cx.command(cx.built("release", "difference"));
+        let mut c = cx.command(cx.built(NATIVE, "difference"));
         c.arg(&file).arg(kv).arg(other.get_program());
         c.args(other.get_args()).arg("--state").arg(&file).arg(kv);
         capture(c)
@@ -122,7 +131,7 @@ pub(crate) fn files(cx: &Context) -> Result<PathBuf, String> {
 /// feature never runs its kernel.
 pub(crate) fn step(cx: &Context) -> Result<(), String> {
     let dir = files(cx)?;
-    let tool = cx.built("release", "hashes");
+    let tool = cx.built(NATIVE, "hashes");
     print!("{}", run(cx.command(&tool), &dir, &[])?);
     if !cfg!(target_arch = "x86_64") {
         return Ok(());
@@ -136,7 +145,7 @@ pub(crate) fn step(cx: &Context) -> Result<(), String> {
 /// The same under qemu-aarch64, whose `hashes` was built, and the native one.
 pub(crate) fn arm(cx: &Context) -> Result<(), String> {
     let dir = files(cx)?;
-    let tool = cx.built("release", "hashes");
+    let tool = cx.built(NATIVE, "hashes");
     let native = hashes(&run(cx.command(&tool), &dir, &SMALL)?);
     side_by_side(&ARM, |&(cpu, backends)| {
         emulated(cx, &Emulated::aarch64(cpu), &dir, &native, backends)

@@ -38,7 +38,7 @@ pub(crate) fn fetch(cx: &Context) -> [Command; 2] {
 
 /// What PEFT answers, and what q8 and the speculative pass cost, on the real model.
 pub(crate) fn step(cx: &Context) -> Result<(), String> {
-    let test = "test --release -p parity --test smol -- --ignored --nocapture --test-threads 1";
+    let test = "test --workspace --test smol -- --ignored --nocapture --test-threads 1";
     let mut c = cx.cargo(test.split(' '));
     c.env(BASE, base(cx));
     stream(c)

@@ -1,12 +1,13 @@
 //! The steps of `cargo xtask test`: a table, and the loop over it.
 
-use crate::context::{Context, stream};
+use crate::context::{Context, both, stream};
 use crate::install::{self, Need};
 use crate::summary::{Outcome, Row, exit_code, table};
 use crate::{
     backends, cross, firmware, fuzz, kernels, miri, nopanic, replay, scan, smol, unsafe_code,
 };
 use clap::builder::PossibleValuesParser;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ pub(crate) enum When {
 pub(crate) enum Run {
     /// Cargo commands, as one types them at the root.
     Cargo(&'static [&'static str]),
+    /// Two lists of them side by side, the second in a target folder of its own, where it does not wait for the first one's lock.
+    Lists([&'static [&'static str]; 2]),
     /// More than a list of commands.
     Code(fn(&Context) -> Result<(), String>),
 }
@@ -91,24 +94,28 @@ pub(crate) static STEPS: &[Step] = &[
         what: "no warning, on every crate and its target",
         needs: &[Need::Clippy, M0, M4, M55, AARCH64],
         when: When::Always,
-        run: Run::Cargo(&[
-            "clippy --workspace --all-targets -- -D warnings",
-            "clippy -p xtask --features pack -- -D warnings",
-            "clippy -p pleach --no-default-features -- -D warnings",
-            "clippy -p pleach --all-features -- -D warnings",
-            "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
-            "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
-            "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
-            "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
-            "clippy --manifest-path tests/cross/nopanic/Cargo.toml --target thumbv6m-none-eabi -- -D warnings",
-            "clippy --manifest-path tests/cross/replay/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
-            "clippy --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings",
-            "clippy --manifest-path tests/cross/kernels/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
-            "clippy --manifest-path tests/fuzz/Cargo.toml -- -D warnings",
-            // The core, once for each backend that no line above compiles.
-            "clippy -p pleach --target thumbv7em-none-eabihf -- -D warnings",
-            "clippy -p pleach --features std --target aarch64-unknown-linux-gnu -- -D warnings",
-            "clippy -p pleach --target thumbv8m.main-none-eabihf --config build.rustflags=['-Ctarget-cpu=cortex-m55'] -- -D warnings",
+        run: Run::Lists([
+            &[
+                "clippy --workspace --all-targets -- -D warnings",
+                "clippy -p xtask --features pack -- -D warnings",
+                "clippy -p pleach --no-default-features -- -D warnings",
+                "clippy -p pleach --all-features -- -D warnings",
+                // The core, once for each backend that no other line compiles.
+                "clippy -p pleach --target thumbv7em-none-eabihf -- -D warnings",
+                "clippy -p pleach --features std --target aarch64-unknown-linux-gnu -- -D warnings",
+                "clippy -p pleach --target thumbv8m.main-none-eabihf --config build.rustflags=['-Ctarget-cpu=cortex-m55'] -- -D warnings",
+            ],
+            &[
+                "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+                "clippy --manifest-path hosts/mcu/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
+                "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+                "clippy --manifest-path examples/intent/Cargo.toml --target thumbv7em-none-eabihf --no-default-features -- -D warnings",
+                "clippy --manifest-path tests/cross/nopanic/Cargo.toml --target thumbv6m-none-eabi -- -D warnings",
+                "clippy --manifest-path tests/cross/replay/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+                "clippy --manifest-path tests/peers/Cargo.toml --all-targets -- -D warnings",
+                "clippy --manifest-path tests/cross/kernels/Cargo.toml --target thumbv7em-none-eabihf -- -D warnings",
+                "clippy --manifest-path tests/fuzz/Cargo.toml -- -D warnings",
+            ],
         ]),
     },
     Step {
@@ -302,9 +309,11 @@ fn run(cx: &Context, step: &'static Step) -> Row {
     let missing = missing(cx, step);
     let outcome = if missing.is_empty() {
         let result = match step.run {
-            Run::Cargo(lines) => lines
-                .iter()
-                .try_for_each(|l| stream(cx.cargo(l.split(' ')))),
+            Run::Cargo(lines) => cargo(cx, lines, &cx.target),
+            Run::Lists([a, b]) => {
+                let other = cx.target.join("outside");
+                both(|| cargo(cx, a, &cx.target), || cargo(cx, b, &other)).map(drop)
+            }
             Run::Code(f) => f(cx),
         };
         match result {
@@ -326,6 +335,15 @@ fn run(cx: &Context, step: &'static Step) -> Row {
     }
 }
 
+/// Commands, one after the other, with their target folder.
+fn cargo(cx: &Context, lines: &[&str], target: &Path) -> Result<(), String> {
+    lines.iter().try_for_each(|line| {
+        let mut c = cx.cargo(line.split(' '));
+        c.env("CARGO_TARGET_DIR", target);
+        stream(c)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,13 +359,14 @@ mod tests {
     #[test]
     fn command_lines_have_single_spaces() {
         for s in STEPS {
-            if let Run::Cargo(lines) = s.run {
-                assert!(
-                    lines.iter().all(|l| l.split(' ').all(|w| !w.is_empty())),
-                    "{}",
-                    s.name
-                );
-            }
+            let lists: &[&[&str]] = match &s.run {
+                Run::Cargo(lines) => &[*lines],
+                Run::Lists(lists) => lists,
+                Run::Code(_) => &[],
+            };
+            let mut lines = lists.iter().copied().flatten();
+            let single = |l: &&str| l.split(' ').all(|w| !w.is_empty());
+            assert!(lines.all(single), "{}", s.name);
         }
     }
 }
