@@ -63,6 +63,24 @@ pub(crate) fn check(target: &str, disassembly: &str) -> Result<Vec<String>, Stri
         .collect()
 }
 
+/// Checks that QEMU executed the kernels of a target, by its log of what it translated (`-d in_asm`): a block of code when it is
+/// first reached, under the name of its function. Returns a line for each.
+pub(crate) fn executed(target: &str, translated: &str) -> Result<Vec<String>, String> {
+    let heads = translated.lines().filter_map(|l| l.strip_prefix("IN: "));
+    let mut heads: Vec<&str> = heads.collect();
+    heads.sort_unstable();
+    heads.dedup();
+    let kernels = KERNELS.iter().filter(|k| k.target == target);
+    kernels
+        .map(
+            |Kernel { name, .. }| match heads.iter().filter(|h| is(h, name)).count() {
+                0 => Err(format!("{name} was not executed")),
+                functions => Ok(format!("{name}: executed, {functions} functions")),
+            },
+        )
+        .collect()
+}
+
 /// Refuses conversions between integers and floats with a fixed point in Helium's registers. LLVM 22 makes them of products
 /// with a power of two, and in some of them the number of a register stands where the
 /// exponent belongs.
@@ -125,10 +143,7 @@ fn functions<'a>(disassembly: &'a str, name: &str) -> Vec<Vec<&'a str>> {
     let mut inside = false;
     for line in disassembly.lines() {
         if let Some(head) = line.strip_suffix(">:") {
-            let after = head.find(name).map(|at| &head[at + name.len()..]);
-            // `_neon` is not `_neon_dotprod`.
-            inside =
-                after.is_some_and(|a| !a.starts_with(|c: char| c == '_' || c.is_alphanumeric()));
+            inside = is(head, name);
             if inside {
                 found.push(Vec::new());
             }
@@ -137,6 +152,12 @@ fn functions<'a>(disassembly: &'a str, name: &str) -> Vec<Vec<&'a str>> {
         }
     }
     found
+}
+
+/// Whether a symbol, mangled or not, is a function of this name: `_neon` is not `_neon_dotprod`.
+fn is(symbol: &str, name: &str) -> bool {
+    let after = symbol.find(name).map(|at| &symbol[at + name.len()..]);
+    after.is_some_and(|a| !a.starts_with(|c: char| c == '_' || c.is_lowercase()))
 }
 
 #[cfg(test)]
@@ -164,6 +185,18 @@ mod tests {
         let dotprod = kernel(AARCH64, "gemv_q8_r16k4_neon_dotprod", "sdot", &["ret"]).but(1);
         assert!(dotprod.check(TEXT).is_err());
         assert!(k("gemv_q8_r4k4_neon", "smull", &[]).is_err());
+    }
+
+    #[test]
+    fn translated_code_was_executed() {
+        let log = "----------------
+IN: _ZN6pleach7kernels8cortex_m2q825gemv_q8_m4_cortex_m_smlad17he8446b15e836fca8E
+0x0000172c:  e92d 4ffc  push.w {r2, r3}
+";
+        let lines = executed(M4, log).unwrap();
+        assert_eq!(lines, ["gemv_q8_m4_cortex_m_smlad: executed, 1 functions"]);
+        let e = executed(M4, "IN: memset\n").unwrap_err();
+        assert_eq!(e, "gemv_q8_m4_cortex_m_smlad was not executed");
     }
 
     #[test]

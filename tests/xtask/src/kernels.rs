@@ -127,7 +127,13 @@ fn check(cx: &Context, board: &Board, native: &Native) -> Result<(), String> {
         report += &format!("{line}\n");
     }
     instructions::no_fixed_point(&disassembly)?;
-    let log = emulate(cx, board, &elf, "kernels")?;
+    let translated = folder(cx, board).join("kernels.translated");
+    let log = emulate(cx, board, &elf, "kernels", Some(&translated))?;
+    let translated = std::fs::read_to_string(&translated)
+        .map_err(|e| format!("{}: {e}", translated.display()))?;
+    for line in instructions::executed(board.target, &translated)? {
+        report += &format!("{line}\n");
+    }
     let native_bits = match board.size {
         "small" => &native.small,
         _ => &native.large,
@@ -169,6 +175,7 @@ fn whole_model(cx: &Context, board: &Board, to: &str, native: &str) -> Result<()
         board,
         &built(cx, board, "model"),
         &format!("{MODEL}, laid out for {to}"),
+        None,
     )?;
     let found = hash(&log)?;
     if found == native {
@@ -194,10 +201,10 @@ fn beside_peers(cx: &Context, board: &Board, log: &str) -> Result<String, String
     };
     let elf = built(cx, board, "peers");
     let [(plain, _), (inlined, args)] = kernel_peers::BUILDS;
-    let plain = emulate(cx, board, &elf, &format!("peers{plain}"))?;
+    let plain = emulate(cx, board, &elf, &format!("peers{plain}"), None)?;
     // To the same place.
     rebuild(cx, board, "peers", args)?;
-    let inlined = emulate(cx, board, &elf, &format!("peers{inlined}"))?;
+    let inlined = emulate(cx, board, &elf, &format!("peers{inlined}"), None)?;
     let peers = [plain, inlined];
     let table = kernel_peers::table(log, &peers, sides)?;
     Ok(format!("{}, {table}", board.cpu))
@@ -245,8 +252,15 @@ fn built(cx: &Context, board: &Board, program: &str) -> PathBuf {
     cx.built(&format!("{}/release", board.target), program)
 }
 
-/// The lines that the board writes, shown when it is through.
-fn emulate(cx: &Context, board: &Board, elf: &Path, what: &str) -> Result<String, String> {
+/// The lines that the board writes, shown when it is through. What QEMU translates, which it does with code that is about to be
+/// executed, is written to `translated`.
+fn emulate(
+    cx: &Context,
+    board: &Board,
+    elf: &Path,
+    what: &str,
+    translated: Option<&Path>,
+) -> Result<String, String> {
     let program = if board.target == RV32 {
         "qemu-system-riscv32"
     } else {
@@ -258,6 +272,9 @@ fn emulate(cx: &Context, board: &Board, elf: &Path, what: &str) -> Result<String
     c.args(["-M", board.machine]);
     if board.target == RV32 {
         c.args(["-bios", "none"]);
+    }
+    if let Some(file) = translated {
+        c.args(["-d", "in_asm", "-D"]).arg(file);
     }
     c.args([
         "-nographic",
