@@ -24,6 +24,7 @@ pub mod cut;
 pub mod drive;
 pub mod fixture;
 pub mod hostile;
+#[cfg(feature = "kernel-log")]
 pub mod lockstep;
 pub mod memory;
 pub mod mode;
