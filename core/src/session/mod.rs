@@ -1,6 +1,7 @@
 //! A session: one text, its two caches, and the calls that feed and read it.
 //!
 //! * [`options`]: what decides the arena's size. `arena`: its parts.
+//! * `settings`: routing and X-LoRA options. `results`: the next token, logits, scalings, counters; `log`: scalings of many tokens.
 //! * `schedule`: which columns the next sweep carries; the only place that knows modes.
 //! * `guess`: what is guessed about the tokens after the text, and by whom.
 //! * `sweep`: the only forward pass. `steps`, `gates`: its parts.
@@ -15,7 +16,9 @@ mod guess;
 mod log;
 mod narrow;
 pub mod options;
+mod results;
 mod schedule;
+mod settings;
 mod steps;
 mod sweep;
 
@@ -27,19 +30,16 @@ pub use cost::{Cost, CostRange};
 pub use guess::Guess;
 pub use log::ScalingsLog;
 
-use crate::blob::{Model, is_signed_factor};
+use crate::blob::Model;
 use crate::error::Error;
 use crate::kernels::{Executor, Kernels};
-use crate::sample::{History, Row, Sampling, argmax};
-use crate::session::arena::{NO_POSITION, State, scalings_row};
+use crate::session::arena::State;
 use crate::session::column::Sweep;
 use crate::session::guess::GuessState;
-use crate::session::options::{
-    Budget, Caches, Counters, LogitsKind, Progress, Routing, SessionOptions,
-};
+use crate::session::options::{Budget, Caches, Counters, Progress, Routing, SessionOptions};
 use crate::session::schedule::Mode;
 use crate::session::sweep::Machine;
-use crate::xlora::{Scalings, XLoraConfig};
+use crate::xlora::XLoraConfig;
 
 /// Marks the first token of a push in the arena's list of tokens.
 const START: u32 = 1 << 30;
@@ -375,273 +375,5 @@ impl<'b, 'a> Session<'b, 'a> {
         self.logits_count = self.logits_count.min(len.saturating_sub(self.logits_first));
         self.rescale();
         Ok(())
-    }
-
-    /// Sets which scalings the tokens from here on get.
-    ///
-    /// Errors: [`Error::Option`] for weights, a period or an expert out of range; [`Error::Refused`] if the
-    /// routing needs a classifier or a second cache that is not there, the scaling pass of embedding rows that
-    /// are gone, or (`prompt`) length 0; while a sweep is suspended.
-    pub fn set_routing(&mut self, routing: Routing<'_>) -> Result<(), Error> {
-        self.no_sweep()?;
-        let experts = self.model.n_experts();
-        let mode = match routing {
-            Routing::Exact => Mode::Exact,
-            Routing::Every(n) => Mode::Every(n),
-            Routing::Lag => Mode::Lag,
-            Routing::Prompt => Mode::Prompt,
-            Routing::Static(_) => Mode::Given { global: true },
-            Routing::Only(_) | Routing::AllOnes => Mode::Given { global: false },
-            Routing::Base => Mode::Base,
-        };
-        let why = match routing {
-            Routing::Every(0) => "routing every:N needs N of at least 1",
-            Routing::Only(class) if class as usize >= experts => "the model has no such expert",
-            Routing::Static(w) if w.len() != experts => {
-                "static routing takes one weight per expert"
-            }
-            Routing::Static(w) if !w.iter().all(|v| is_signed_factor(*v)) => {
-                "a static weight must be 0 or lie within 2^-24..=65504"
-            }
-            _ => "",
-        };
-        if !why.is_empty() {
-            return Err(Error::Option { why });
-        }
-        let why = if mode.needs_scaling() && !self.model.has_classifier() {
-            "this routing needs a classifier, which the model does not have"
-        } else if mode.needs_scaling() && mode != Mode::Prompt && self.options.caches == Caches::One
-        {
-            "this routing needs two caches"
-        } else if mode == Mode::Prompt && self.pushed != 0 {
-            "routing prompt begins with the text: rewind to 0 first"
-        } else if self.needs_gone_embeddings(mode, self.pushed) {
-            "this routing needs the scaling pass of embedding rows that are gone"
-        } else {
-            ""
-        };
-        if !why.is_empty() {
-            return Err(Error::Refused { why });
-        }
-        if mode.needs_scaling() && self.mode == Some(mode) {
-            return Ok(());
-        }
-        self.prompt_held = false;
-        self.prompt = self.prompt.min(self.pushed);
-        self.mode_since = self.routed;
-        self.mode = Some(mode);
-        self.guess.forget();
-        self.state.row_positions.fill(NO_POSITION);
-        match routing {
-            Routing::Static(w) => self.hold(|class| w.get(class).copied().unwrap_or(0.0)),
-            Routing::Only(only) => self.hold(|class| (class == only as usize) as u8 as f32),
-            Routing::AllOnes => self.hold(|_| 1.0),
-            _ => self.hold(|_| 0.0),
-        }
-        self.rescale();
-        Ok(())
-    }
-
-    /// Writes one weight per expert into the held row.
-    fn hold(&mut self, weight: impl Fn(usize) -> f32) {
-        let experts = self.model.n_experts().max(1);
-        let width = self.model.scalings_width();
-        for row in self.state.rows.chunks_exact_mut(width.max(1)).take(2) {
-            for row in row.chunks_exact_mut(experts) {
-                for (class, v) in row.iter_mut().enumerate() {
-                    *v = weight(class);
-                }
-            }
-        }
-    }
-
-    /// Draws the token after the last committed one, from its logits and the text. Nothing is pushed.
-    ///
-    /// A function of the logits, the text and `sampling`: the same in every mode and, after a rewind, again. With
-    /// speculation, [`set_guess`](Session::set_guess) the same `sampling`, so that guesses are often right.
-    ///
-    /// Errors: [`Error::Option`] (see [`Sampling::check`]); [`Error::TokenOutOfRange`] for a bias on a token
-    /// that is not there; [`Error::Refused`] while a sweep is suspended or tokens are queued, and where no logits
-    /// are kept of the last token (an empty text, or one that was rewound).
-    ///
-    /// ```
-    /// use pleach::sample::Sampling;
-    /// use pleach::{Inline, Kernels, Session};
-    /// fn next(session: &mut Session<'_, '_>, sampling: &Sampling) -> Result<u32, pleach::Error> {
-    ///     let token = session.sample(sampling)?;
-    ///     session.push(&[token])?;
-    ///     session.run(Kernels::of_build(), &mut Inline)?;
-    ///     Ok(token)
-    /// }
-    /// ```
-    pub fn sample(&mut self, sampling: &Sampling) -> Result<u32, Error> {
-        sampling.check()?;
-        let vocab = self.model.config.vocab;
-        if let Some(&(token, _)) = sampling.bias.iter().find(|(t, _)| *t >= vocab) {
-            return Err(Error::TokenOutOfRange { token, vocab });
-        }
-        self.no_sweep()?;
-        if self.routed != self.pushed {
-            return Err(Error::Refused {
-                why: "tokens are queued: run them before a token is drawn",
-            });
-        }
-        let position = self.pushed;
-        let kept = position
-            .wrapping_sub(1)
-            .checked_sub(self.logits_first)
-            .filter(|row| *row < self.logits_count);
-        let logits = kept.and_then(|row| {
-            let mut rows = self.state.logits.chunks_exact((vocab as usize).max(1));
-            rows.nth(row as usize)
-        });
-        let Some(logits) = logits else {
-            return Err(Error::Refused {
-                why: "no logits of the last token: push and run first",
-            });
-        };
-        if sampling.is_argmax() {
-            return Ok(argmax(logits));
-        }
-        // Between sweeps the outputs of matrices, which had room for these logits, are free.
-        let scratch = self.state.output.get_mut(..logits.len());
-        let scratch = scratch.ok_or(Error::Corrupt)?;
-        scratch.iter_mut().zip(logits).for_each(|(s, l)| *s = *l);
-        let history = History {
-            tokens: self.state.tokens.get(..position as usize).unwrap_or(&[]),
-            marks: START,
-            guess: None,
-        };
-        Ok(sampling.draw_row(&mut Row::new(scratch), &history, position))
-    }
-
-    /// Sets what the speculative pass guesses with. The sampling is not checked: a bad one makes bad guesses, which
-    /// change no answer.
-    pub fn set_guess(&mut self, guess: Guess) {
-        self.guess.set(guess);
-    }
-
-    fn at_start(&self) -> Result<(), Error> {
-        if self.pushed != 0 {
-            return Err(Error::Refused {
-                why: "the caches hold the old values: rewind to 0 first",
-            });
-        }
-        Ok(())
-    }
-
-    fn set_xlora(&mut self, xlora: XLoraConfig) -> Result<(), Error> {
-        self.at_start()?;
-        xlora.check(self.model.n_experts())?;
-        self.xlora = xlora;
-        Ok(())
-    }
-
-    /// The X-LoRA options in force.
-    pub fn xlora_config(&self) -> XLoraConfig {
-        self.xlora
-    }
-
-    /// Keeps the k largest scalings per token and site; at length 0.
-    ///
-    /// Errors: [`Error::Refused`] at another length, [`Error::Option`] for what the importer refuses too.
-    pub fn set_topk_lora(&mut self, k: Option<u16>) -> Result<(), Error> {
-        self.set_xlora(XLoraConfig {
-            top_k_lora: k,
-            ..self.xlora
-        })
-    }
-
-    /// Sets the constant of pass 1, `None` for 1 / experts; at length 0.
-    ///
-    /// Errors: as [`Session::set_topk_lora`].
-    pub fn set_scaling_pass_value(&mut self, value: Option<f32>) -> Result<(), Error> {
-        let value = value.unwrap_or(1.0 / self.model.n_experts().max(1) as f32);
-        self.set_xlora(XLoraConfig {
-            scaling_pass_value: value,
-            ..self.xlora
-        })
-    }
-
-    /// Sets the factor of every expert's output; at length 0.
-    ///
-    /// Errors: as [`Session::set_topk_lora`].
-    pub fn set_global_scaling_weight(&mut self, weight: f32) -> Result<(), Error> {
-        self.set_xlora(XLoraConfig {
-            global_scaling_weight: weight,
-            ..self.xlora
-        })
-    }
-
-    /// The factor of every expert's output.
-    pub fn get_global_scaling_weight(&self) -> f32 {
-        self.xlora.global_scaling_weight
-    }
-
-    /// Logits `[vocab]` of the last committed token; `None` before it.
-    pub fn logits(&self) -> Option<&[f32]> {
-        self.logits_at(self.committed().checked_sub(1)?)
-    }
-
-    /// Logits `[vocab]` of a position that the latest sweep committed (with [`LogitsKind::Last`]: of the
-    /// last pushed token only).
-    pub fn logits_at(&self, position: usize) -> Option<&[f32]> {
-        let row = position.checked_sub(self.logits_first as usize)?;
-        if row >= self.logits_count as usize {
-            return None;
-        }
-        self.state
-            .logits
-            .chunks_exact((self.model.config.vocab as usize).max(1))
-            .nth(row)
-    }
-
-    fn scalings_view(&self, position: usize, effective: bool) -> Option<Scalings<'_>> {
-        if position >= self.committed() || position < self.mode_since as usize {
-            return None;
-        }
-        let row = self.row_of(position as u32)?;
-        let width = self.model.scalings_width();
-        let data = scalings_row(self.state.rows, width, row as usize, effective)?;
-        let shape = [1, self.model.n_sites(), self.model.n_experts()];
-        Scalings::view(data, shape, !self.xlora.layerwise_scalings).ok()
-    }
-
-    /// The scalings `[1, sites, experts]` that a position of the latest sweep was routed by, before
-    /// top-k; `None` if no scaling pass ran, or another routing has been set since.
-    pub fn scalings_at(&self, position: usize) -> Option<Scalings<'_>> {
-        if !self.mode?.needs_scaling() {
-            return None;
-        }
-        self.scalings_view(position, false)
-    }
-
-    /// The effective scalings `[1, sites, experts]` that the gates of a position of the latest sweep used.
-    pub fn effective_at(&self, position: usize) -> Option<Scalings<'_>> {
-        self.scalings_view(position, true)
-    }
-
-    /// The scalings of the last committed token, before top-k. Source: PEFT, `get_latest_scalings`.
-    pub fn get_latest_scalings(&self) -> Option<Scalings<'_>> {
-        self.scalings_at(self.committed().checked_sub(1)?)
-    }
-
-    /// What the session has done since it was made.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// The operation that the next step goes on with, its first unit, and the columns of the sweep: for tests that look
-    /// for the first bit in which two backends differ.
-    #[cfg(feature = "kernel-log")]
-    pub fn under_way(&self) -> (impl core::fmt::Debug + use<>, u32, u16) {
-        let (layers, depth) = (self.model.config.layers, self.model.classifier_depth());
-        let op = crate::model::program::op(layers, depth as u32, self.sweep.pc);
-        (op, self.sweep.unit, self.sweep.active)
-    }
-
-    /// Whether all logits of a sweep are kept.
-    fn keeps_all_logits(&self) -> bool {
-        self.options.logits == LogitsKind::Sweep
     }
 }
