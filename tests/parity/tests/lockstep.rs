@@ -80,7 +80,8 @@ fn a_program_whose_bits_differ() {
         "none in the vocabulary's text, token by token\n"
     );
     let found = find(&paths[1]);
-    let head = format!("{FIRST}1 columns: output row 21, column 0: ");
+    // A chunk of one token: its scaling column, and the routed one of the token before.
+    let head = format!("{FIRST}2 columns: output row 21, column 0: ");
     assert!(found.starts_with(&head), "{found}");
 }
 

@@ -1,8 +1,8 @@
 //! Persistent threads that share the pieces of one job after another.
 //!
-//! A job is a function of a piece's number. The leader, the thread that calls [`Team::run`], publishes it with one
-//! store: the number of pieces that nobody has claimed. Claiming is one subtraction from it, and who
-//! gets a number above 0 owns that piece. Two counters order everything:
+//! A job is a function of a piece's number. The leader, the thread that calls [`Team::run`], keeps one piece, so that it begins
+//! without asking, and publishes the others with one store: the number of pieces that nobody has claimed. Claiming is one
+//! subtraction from it, and who gets a number above 0 owns that piece. Two counters order everything:
 //!
 //! | counter | above 0 | 0 or less |
 //! |---|---|---|
@@ -16,16 +16,18 @@
 
 use super::backoff::{Backoff, Patience};
 use std::any::Any;
+use std::cell::UnsafeCell;
 use std::fmt;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 
-/// What runs a piece, by its number; lives in the leader's frame.
-struct Job<'a>(&'a (dyn Fn(usize) + Sync));
+/// What runs a piece, by its number; lives as long as its run.
+type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// A value on cache lines of its own, so that threads that wait for one do not slow writers of another.
 #[repr(align(128))]
@@ -49,10 +51,17 @@ struct Shared {
 
 /// What a thread with a piece needs, on one line because it costs most to fetch.
 struct Present {
-    job: AtomicPtr<Job<'static>>,
+    job: UnsafeCell<Option<NonNull<Job<'static>>>>,
     /// Pieces of the job that are not done.
     unfinished: AtomicUsize,
 }
+
+// SAFETY: `job` is written by the leader while `unfinished` is 0, and read by who has a piece, which is before it becomes 0
+//   again. Between the write and a read lies the store of `unclaimed`, which the claim acquires; between a read and the next
+//   write the subtraction from `unfinished`, which the leader acquires. What it points to is `Sync`.
+unsafe impl Send for Present {}
+// SAFETY: the same.
+unsafe impl Sync for Present {}
 
 /// The leader's side of a team. Dropping it ends the workers.
 pub(super) struct Team {
@@ -66,7 +75,7 @@ impl Team {
         let shared = Arc::new(Shared {
             unclaimed: Line(AtomicIsize::new(0)),
             present: Line(Present {
-                job: AtomicPtr::new(ptr::null_mut()),
+                job: UnsafeCell::new(None),
                 unfinished: AtomicUsize::new(0),
             }),
             asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
@@ -106,23 +115,30 @@ impl Team {
     ///
     /// Panics: with the first panic of a piece, after all pieces are done.
     pub(super) fn run(&mut self, pieces: usize, wake: usize, job: &(dyn Fn(usize) + Sync)) {
-        let Some(count) = isize::try_from(pieces).ok().filter(|n| *n > 0) else {
+        let Some((own, others)) = pieces
+            .checked_sub(1)
+            .and_then(|own| Some((own, isize::try_from(own).ok()?)))
+        else {
             return;
         };
         let shared = &*self.shared;
-        let job = Job(job);
-        // From here until every piece is done `job` points into this frame.
+        // From here until every piece is done others use `job`.
         let no_way_out = AbortOnUnwind;
-        let erased = ptr::from_ref(&job).cast_mut().cast::<Job<'static>>();
-        shared.present.0.job.store(erased, Ordering::Relaxed);
+        // SAFETY: only the lifetime changes, of a pointer: its users argue for themselves.
+        let erased =
+            unsafe { mem::transmute::<NonNull<Job<'_>>, NonNull<Job<'static>>>(job.into()) };
+        // SAFETY: `&mut self`: this is the only leader, and no piece is unfinished.
+        unsafe { *shared.present.0.job.get() = Some(erased) };
         shared.present.0.unfinished.store(pieces, Ordering::Relaxed);
-        // Publishes the two stores above. SeqCst: a worker that goes to sleep writes `asleep`, then reads `unclaimed`; we
+        // Publishes the two writes above. SeqCst: a worker that goes to sleep writes `asleep`, then reads `unclaimed`; we
         // write `unclaimed`, then read `asleep`. In one order of all four, one of the two sees the other.
-        shared.unclaimed.0.store(count, Ordering::SeqCst);
-        self.wake(wake.min(pieces - 1));
+        shared.unclaimed.0.store(others, Ordering::SeqCst);
+        self.wake(wake.min(own));
+        shared.run_piece(job, own);
+        shared.count_piece();
         while shared.run_one() {}
         shared.wait_for_the_rest();
-        std::mem::forget(no_way_out);
+        mem::forget(no_way_out);
         if let Some(payload) = lock(&shared.panic).take() {
             panic::resume_unwind(payload);
         }
@@ -223,27 +239,38 @@ impl Shared {
         let Some(piece) = usize::try_from(left).ok().and_then(|n| n.checked_sub(1)) else {
             return false;
         };
-        // SAFETY: live: the piece is claimed and not yet taken from `unfinished`, and `Team::run` leaves the frame
-        //   that holds the job only when `unfinished` is 0; unwinding out of it aborts. The reference is not
-        //   used after the subtraction below. init: `run` stored the pointer before `unclaimed`, which the claim
-        //   acquired. alias: the leader has only shared references to the job. Sync: the function is.
-        let job = unsafe { &*self.present.0.job.load(Ordering::Relaxed) };
-        let run = AssertUnwindSafe(|| (job.0)(piece));
+        // SAFETY: the piece is claimed and not yet counted: nobody writes (see `Present`).
+        if let Some(job) = unsafe { *self.present.0.job.get() } {
+            // SAFETY: live: the piece is not yet taken from `unfinished`, and `Team::run`, which borrows the job, returns only
+            //   when that is 0; unwinding out of it aborts. The reference is not used after the subtraction below. alias: the
+            //   leader has only a shared reference to the job. Sync: the function is.
+            self.run_piece(unsafe { job.as_ref() }, piece);
+        }
+        self.count_piece();
+        true
+    }
+
+    /// Runs a piece that this thread owns. To be counted afterwards, by a function that has no reference to the job.
+    fn run_piece(&self, job: &Job<'_>, piece: usize) {
+        let run = AssertUnwindSafe(|| job(piece));
         if let Err(payload) = panic::catch_unwind(run) {
             let mut first = lock(&self.panic);
             match *first {
                 None => *first = Some(payload),
                 // Not dropped: a payload's own drop may panic.
-                Some(_) => std::mem::forget(payload),
+                Some(_) => mem::forget(payload),
             }
         }
+    }
+
+    /// Takes a piece from those that are not done.
+    fn count_piece(&self) {
         // Release: what the piece wrote, for the leader. SeqCst: as for `asleep`, the leader's side is below.
         let was_last = self.present.0.unfinished.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last && self.leader_asleep.load(Ordering::SeqCst) {
             self.leader_asleep.store(false, Ordering::SeqCst);
             lock(&self.leader).iter().for_each(Thread::unpark);
         }
-        true
     }
 
     /// The leader's wait until all pieces are done. It sleeps where that takes long: another program has a
@@ -428,7 +455,7 @@ mod tests {
         let run = AssertUnwindSafe(|| team.run(4, usize::MAX, &job));
         let payload = panic::catch_unwind(run).unwrap_err();
         assert!(payload.is::<Spiteful>());
-        std::mem::forget(payload);
+        mem::forget(payload);
         check(&mut team, 16);
     }
 
