@@ -1,4 +1,4 @@
-//! Miri over the scalar core: no undefined behaviour in what every target runs.
+//! Miri over the scalar core, and the threads: no undefined behaviour in what every target runs, no data race on hosts.
 
 use crate::backends;
 use crate::context::{Context, echoed};
@@ -7,20 +7,28 @@ use std::process::Command;
 /// Modules whose unit tests it runs: kernels between exact buffers, the arena's sizes, top-k and scalings.
 const UNITS: [&str; 3] = ["kernels::", "session::", "xlora::"];
 
+/// How threads share a job.
+const THREADS: &str = "threads::team::";
+
 /// A whole model that is small enough: blob views, the arena and its parts.
 const MODEL: &str = "adversarial-odd-q8-q8-32";
 
 /// Runs them. Backends with intrinsics take no part: Miri reports a CPU without features.
 pub(crate) fn run(cx: &Context) -> Result<(), String> {
+    let mut threads = miri(cx, "pleach-linux");
+    // What panics carry is leaked, since its drop may panic as well.
+    threads.env("MIRIFLAGS", "-Zmiri-ignore-leaks");
+    threads.args(["--lib", "--", THREADS]);
+    all_ran(&echoed(threads)?, &[THREADS])?;
     let folder = backends::files(cx)?;
-    let mut units = miri(cx);
+    let mut units = core(cx);
     // All pairs of int8 would take an hour.
     units
         .args(["--lib", "--", "--skip", "panel::tests::expansion"])
         .args(UNITS);
     all_ran(&echoed(units)?, &UNITS)?;
     for layout in ["linux", "portable"] {
-        let mut whole = miri(cx);
+        let mut whole = core(cx);
         let blob = folder.join(format!("{MODEL}.{layout}.pleach"));
         whole.args(["--test", "whole"]).env("PLEACH_BLOB", blob);
         all_ran(&echoed(whole)?, &[""])?;
@@ -29,11 +37,18 @@ pub(crate) fn run(cx: &Context) -> Result<(), String> {
 }
 
 /// `cargo miri test` over the core.
-fn miri(cx: &Context) -> Command {
+fn core(cx: &Context) -> Command {
+    let mut c = miri(cx, "pleach");
+    // `sqrt` is assembly on x86, which Miri does not run.
+    c.args(["--features", "libm/force-soft-floats"]);
+    c
+}
+
+/// `cargo miri test` over a package.
+fn miri(cx: &Context, package: &str) -> Command {
     let mut c = cx.command("rustup");
-    c.args("run nightly cargo miri test --package pleach".split(' '))
-        // `sqrt` is assembly on x86, which Miri does not run.
-        .args(["--features", "libm/force-soft-floats"])
+    c.args("run nightly cargo miri test --package".split(' '))
+        .arg(package)
         .env("CARGO_TARGET_DIR", &cx.target)
         // Files are read.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation");

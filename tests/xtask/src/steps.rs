@@ -245,7 +245,7 @@ pub(crate) static STEPS: &[Step] = &[
     },
     Step {
         name: "miri",
-        what: "no undefined behaviour in the scalar core: its unit tests, and a small model from a file",
+        what: "no undefined behaviour in the scalar core and the threads: their unit tests, and a small model from a file",
         needs: &[Need::Miri],
         when: When::Full,
         run: Run::Code(miri::run),

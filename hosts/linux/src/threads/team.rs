@@ -319,6 +319,15 @@ mod tests {
 
     const EASY: usize = 1000;
 
+    /// So many rounds, or under Miri, which runs some thousand times as long, a few.
+    const fn rounds(count: usize) -> usize {
+        if cfg!(miri) {
+            count.div_ceil(50)
+        } else {
+            count
+        }
+    }
+
     fn team(workers: usize) -> Team {
         Team::start(workers, Patience::new(workers + 1, EASY))
     }
@@ -343,7 +352,7 @@ mod tests {
         for workers in 0..8 {
             let mut team = team(workers);
             assert_eq!(team.workers(), workers);
-            for pieces in 0..100 {
+            for pieces in 0..rounds(100) {
                 check(&mut team, pieces);
             }
         }
@@ -354,7 +363,8 @@ mod tests {
     fn writes_are_seen() {
         let mut team = team(3);
         let mut values = vec![0_u64; 64];
-        for round in 1..=2000 {
+        let last = rounds(2000) as u64;
+        for round in 1..=last {
             let slots: Vec<_> = values.iter_mut().map(|v| Mutex::new(Some(v))).collect();
             team.run(slots.len(), usize::MAX, &|n| {
                 // Long enough that the workers get some.
@@ -365,7 +375,7 @@ mod tests {
             });
         }
         for (n, v) in values.iter().enumerate() {
-            assert_eq!(*v, 2000 * n as u64 + 2000 * 2001 / 2);
+            assert_eq!(*v, last * n as u64 + last * (last + 1) / 2);
         }
     }
 
@@ -461,7 +471,7 @@ mod tests {
 
     #[test]
     fn teams_end_busy_idle_and_asleep() {
-        for _ in 0..100 {
+        for _ in 0..rounds(100) {
             drop(team(3));
             let mut busy = team(3);
             check(&mut busy, 5);
@@ -473,7 +483,7 @@ mod tests {
     #[test]
     fn more_threads_than_cpus_come_to_an_end() {
         let mut team = Team::start(15, Patience::new(16, 1));
-        for _ in 0..500 {
+        for _ in 0..rounds(500) {
             check(&mut team, 32);
         }
     }
